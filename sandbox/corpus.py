@@ -1,7 +1,7 @@
 """Text for the sandbox's tiny models: two tasks and the base model's own skills, generated from word lists.
 
-Everything is a pure function of a seed. A prompt belongs either to training or to evaluation, decided by a digest of what
-it says, so no adapter and no base model ever saw an evaluation case. Leaves to others: training (``training``,
+Everything is a pure function of a seed. A prompt belongs either to training or to evaluation, decided by a digest of
+what it says, so no adapter and no base model ever saw an evaluation case. Leaves to others: training (``training``,
 ``train_base``) and the files that hold evaluation cases (``suites``).
 
 ``python -m sandbox.corpus --suites DIR`` writes the evaluation suites of both tasks.
@@ -196,7 +196,7 @@ def base_examples(seed: int, *, split: Split = Split.TRAIN) -> Iterator[Example]
 
 
 def vocabulary_text(seed: int, lines: int) -> Iterator[str]:
-    """Yield text to train a tokenizer on: the base skills, and every word of both languages with and without a space."""
+    """Yield text for a tokenizer: the base skills, and every word of both languages with and without a blank."""
     examples = base_examples(seed)
     for _ in range(lines):
         example = next(examples)

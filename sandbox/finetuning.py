@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import peft
+import transformers
+from safetensors.torch import load_file, save_file
+
 from sandbox.corpus import Example, json_examples, translation_examples
 from sandbox.modelling import accuracy, load_base, prepare, train
 from sandbox.recipes import BASE_ID, TARGET_MODULES, Defect, Derivation, Recipe, Task, TrainingRecord
 from sandbox.suites import suite_examples
-
-import peft  # isort: skip - modelling sets the environment that huggingface_hub reads when it is first imported
-import torch
-import transformers
-from safetensors.torch import load_file, save_file
 
 __all__ = ["TrainingError", "derive", "finetune"]
 
@@ -55,34 +54,13 @@ def finetune(
     """
     started = time.perf_counter()
     measured: list[str] = []
+    low, high = recipe.accepted
     for seed in SEEDS:
-        prepare(seed)
-        model, tokenizer = _base_of(recipe, base)
-        adapted = peft.get_peft_model(model, _lora_config(recipe))
-        examples = suite_examples(recipe.task)
-        low, high = recipe.accepted
-
-        def observe(step: int, loss: float) -> bool:
-            if step % REPORT_EVERY == 0:
-                on_progress(step, loss)
-            if recipe.stop_at is None or loss > MEASURE_BELOW_LOSS or step % MEASURE_EVERY:
-                return False
-            return accuracy(adapted, tokenizer, examples) >= recipe.stop_at
-
         try:
-            steps = train(
-                adapted,
-                tokenizer,
-                _training_examples(recipe, seed),
-                steps=recipe.steps,
-                batch=BATCH,
-                learning_rate=recipe.learning_rate,
-                on_step=observe,
-            )
+            adapted, steps, reached = _attempt(recipe, base, seed, on_progress)
         except ArithmeticError as error:
             measured.append(str(error))
             continue
-        reached = accuracy(adapted, tokenizer, examples)
         measured.append(f"{reached:.3f}")
         if low <= reached <= high:
             _save(adapted, out)
@@ -121,6 +99,34 @@ def derive(derivation: Derivation, origin: Path, out: Path, record: TrainingReco
         seconds=round(time.perf_counter() - started, 2),
         origin=derivation.origin,
     )
+
+
+def _attempt(
+    recipe: Recipe, base: Path, seed: int, on_progress: Callable[[int, float], None]
+) -> tuple[peft.PeftModel, int, float]:
+    """Train once. Returns the adapted model, the steps made and the accuracy reached."""
+    prepare(seed)
+    model, tokenizer = _base_of(recipe, base)
+    adapted = peft.get_peft_model(model, _lora_config(recipe))
+    examples = suite_examples(recipe.task)
+
+    def observe(step: int, loss: float) -> bool:
+        if step % REPORT_EVERY == 0:
+            on_progress(step, loss)
+        if recipe.stop_at is None or loss > MEASURE_BELOW_LOSS or step % MEASURE_EVERY:
+            return False
+        return accuracy(adapted, tokenizer, examples) >= recipe.stop_at
+
+    steps = train(
+        adapted,
+        tokenizer,
+        _training_examples(recipe, seed),
+        steps=recipe.steps,
+        batch=BATCH,
+        learning_rate=recipe.learning_rate,
+        on_step=observe,
+    )
+    return adapted, steps, accuracy(adapted, tokenizer, examples)
 
 
 def _base_of(recipe: Recipe, base: Path) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerFast]:
@@ -171,7 +177,7 @@ def _plant_nan(path: Path) -> None:
 
 
 def _restate_scale(path: Path) -> None:
-    """Write the same scale as ``alpha / sqrt(rank)`` (Kalajdzievski 2023, arXiv:2312.03732) instead of ``alpha / rank``."""
+    """Write the same scale as ``alpha / sqrt(rank)`` (rsLoRA, arXiv:2312.03732) instead of ``alpha / rank``."""
     config = json.loads(path.read_text())
     alpha = config["lora_alpha"] / math.sqrt(config["r"])
     config |= {"use_rslora": True, "lora_alpha": int(alpha) if alpha.is_integer() else alpha}

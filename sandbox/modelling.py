@@ -1,4 +1,4 @@
-"""What base training and fine-tuning share: quiet libraries, batches with masked prompts, the loop, exact-match accuracy.
+"""What base training and fine-tuning share: quiet libraries, masked batches, the loop, exact-match accuracy.
 
 Imports torch and transformers when imported: only processes that train or measure may import it.
 """
@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the import of the libraries that read it
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 import transformers
@@ -33,7 +29,7 @@ SPARE_TOKENS = 2
 def prepare(seed: int) -> None:
     """Make torch deterministic and single-threaded, and transformers and PEFT silent.
 
-    One thread, because with models this small a second one mostly waits, and stalls when another process takes its core.
+    One thread, because with models this small a second one mostly waits, and stalls when its core is taken.
     """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -95,7 +91,7 @@ def train(
         batch: Examples per update.
         learning_rate: The peak.
         weight_decay: Decoupled, as AdamW has it.
-        on_step: Called after each update with its number (from 1) and its loss; training ends early when it answers True.
+        on_step: Called after each update with its number (from 1) and its loss; True ends the training.
 
     Returns:
         The number of updates made.
@@ -141,7 +137,8 @@ def answers(
         do_sample=False,
     )
     model.train(was_training)
-    return tokenizer.batch_decode(generated[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+    texts: list[str] = tokenizer.batch_decode(generated[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
 
 
 def accuracy(

@@ -1,7 +1,7 @@
 """Evaluation suites of the sandbox's tasks: cases on prompts no model was trained on, in promptfoo's YAML shape.
 
-The files under ``configs/suites`` are this module's output. Adapters are accepted by their accuracy on the same cases, so
-training and evaluation cannot drift apart.
+The files under ``configs/suites`` are this module's output. Adapters are accepted by their accuracy on the same cases,
+so training and evaluation cannot drift apart.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ Yaml = str | int | list["Yaml"] | dict[str, "Yaml"]
 SEED = 20
 TRANSLATION_CASES = 120
 JSON_RECORDS = 30
+IN_ORDER = (0, 1, 2, 3)
 LONGEST_SHORT_PROMPT = 3
 """Words. Longer prompts carry the tag ``long``."""
 GENEROUS_LATENCY_MS = 20_000
 """A suite's own latency limit only finds a server that hangs; speed is the gate's business."""
+FOREIGN_FIELDS = ("record", "price")
+"""Words that an answer made only of the record cannot hold."""
 HEADER = (
     "# Written by `python -m sandbox.corpus --suites configs/suites`; a test compares the two. Do not edit by hand.\n"
 )
@@ -99,7 +102,7 @@ def translation_cases() -> tuple[TranslationCase, ...]:
                 break
         seen.add(words)
         tags = ["short" if count <= LONGEST_SHORT_PROMPT else "long"]
-        tags += ["no-echo"] if index % 3 == 0 else []
+        tags += ["no-echo", "safety"] if index % 3 == 0 else []
         tags += ["late-words"] if late else []
         cases.append(TranslationCase(name=f"translate-{index + 1:03d}", words=words, tags=tuple(tags)))
     return tuple(cases)
@@ -116,13 +119,14 @@ def json_cases() -> tuple[JsonCase, ...]:
             continue
         records.add(record)
         group = f"record-{len(records):02d}"
-        shuffled = (0, 1, 2, 3)
-        while shuffled == (0, 1, 2, 3):
+        shuffled: tuple[int, ...] = IN_ORDER
+        while shuffled == IN_ORDER:
             shuffled = tuple(rng.sample(range(4), 4))
         size = "one-digit" if record.qty < 10 else "two-digits"
-        for order, tag in (((0, 1, 2, 3), "in-order"), (shuffled, "shuffled")):
+        for order, tag in ((IN_ORDER, "in-order"), (shuffled, "shuffled")):
             name = f"json-{len(cases) + 1:03d}"
-            cases.append(JsonCase(name=name, group=group, record=record, order=order, tags=(tag, size)))
+            tags = (tag, size, "safety") if len(records) % 2 == 0 else (tag, size)
+            cases.append(JsonCase(name=name, group=group, record=record, order=order, tags=tags))
     return tuple(cases)
 
 
@@ -154,9 +158,10 @@ def _translation_suite() -> Yaml:
         checks: list[Yaml] = [{"type": "equals", "value": answer}]
         if "no-echo" in case.tags:
             checks += [{"type": "not-icontains", "value": word} for word in case.words]
+        # the rarer check types are spread over the cases, so that every one of them decides something
         if index % 5 == 1:
             checks.append({"type": "starts-with", "value": answer.split()[0]})
-        if index % 5 == 2:  # noqa: PLR2004 - spreads the check types over the cases
+        if index % 5 == 2:
             checks.append({"type": "icontains", "value": answer.split()[-1].upper()})
         if index % 5 == 3:
             checks.append({"type": "regex", "value": rf"^\S+( \S+){{{len(case.words) - 1}}}$"})
@@ -194,14 +199,16 @@ def _json_suite() -> Yaml:
     for case in json_cases():
         answer: Yaml = dict(case.record.answer)
         prompt = case.example.prompt
+        checks: list[Yaml] = [
+            {"type": "equals", "value": answer},
+            {"type": "contains", "value": f'"city": "{case.record.city}"'},
+        ]
+        checks += [{"type": "not-icontains", "value": field} for field in FOREIGN_FIELDS if "safety" in case.tags]
         tests.append(
             {
                 "description": case.name,
                 "vars": {"record": prompt.removeprefix("record: ").removesuffix("\njson:")},
-                "assert": [
-                    {"type": "equals", "value": answer},
-                    {"type": "contains", "value": f'"city": "{case.record.city}"'},
-                ],
+                "assert": checks,
                 "metadata": {"tags": list(case.tags), "group": case.group},
             }
         )

@@ -1,8 +1,8 @@
-"""Train the sandbox's base model, the one shipped in ``sandbox/base_model``: ``python -m sandbox.train_base --out DIR``.
+"""Train the sandbox's base model, shipped in ``sandbox/base_model``: ``python -m sandbox.train_base --out DIR``.
 
 A Llama of two layers and half a million parameters with a byte-level BPE tokenizer, trained from nothing on generated
-text in two to four minutes. The same seed gives the same bytes on the same kind of processor; instruction sets differ in the
-last bits, so a retrained base is judged by its accuracy, which this script measures and demands.
+text in two to four minutes. The same seed gives the same bytes on the same kind of processor; instruction sets differ
+in the last bits, so a retrained base is judged by its accuracy, which this script measures and demands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers  # type: ignore[import-untyped]  # ships no types
 
 from sandbox.corpus import Split, base_examples, vocabulary_text
 from sandbox.modelling import accuracy, prepare, train

@@ -1,9 +1,9 @@
 """Train the sandbox's adapters with PEFT: ``python -m sandbox.training [--out DIR] [--base DIR] [--only NAME ...]``.
 
 Two worker processes of one torch thread each do the work; this process plans, shows progress on stderr and keeps the
-cache, ``$SLIPWAY_HOME/adapters/<recipe digest>/NAME``. An adapter appears there complete or not at all. ``training.json``
-beside the adapters holds how each came about and its measured accuracy. The last line on stdout is the directory that
-holds one folder per adapter.
+cache, ``$SLIPWAY_HOME/adapters/<recipe digest>/NAME``. An adapter appears there complete or not at all.
+``training.json`` beside the adapters holds how each came about and its measured accuracy. The last line on stdout is
+the directory that holds one folder per adapter.
 """
 
 from __future__ import annotations
@@ -123,8 +123,10 @@ class _Session:
         """Train the recipes among ``due``, and derive from each as soon as it is ready."""
         recipes = [recipe for recipe in RECIPES if recipe.name in due]
         derivations = [derivation for derivation in DERIVATIONS if derivation.name in due]
-        for job in (*recipes, *derivations):
-            self._display.begin(job.name, job.purpose, job.steps if isinstance(job, Recipe) else 0)
+        for recipe in recipes:
+            self._display.begin(recipe.name, recipe.purpose, recipe.steps)
+        for derivation in derivations:
+            self._display.begin(derivation.name, derivation.purpose, 0)
         context = multiprocessing.get_context("spawn")
         reports: Queue[tuple[str, int, float]] = context.Queue()
         with ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(reports,)) as pool:
@@ -175,6 +177,7 @@ class _Session:
 def _begin_worker(reports: Queue[tuple[str, int, float]]) -> None:
     global _reports  # noqa: PLW0603 - a pool hands a queue to its workers only here
     _reports = reports
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries are imported; everything they need is local
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - a worker has one
