@@ -1,0 +1,27 @@
+"""Which files of a directory, prefix or repository belong to an adapter."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from slipway.adapter_config import CONFIG_NAME
+
+__all__ = ["LOOKED_FOR", "is_adapter_file", "is_safe_name"]
+
+LOOKED_FOR: Final = f"{CONFIG_NAME}, *.safetensors and adapter_model.bin"
+
+_SAFE: Final = re.compile(r"[^\x00-\x1f\x7f/\\]{1,255}")
+
+
+def is_adapter_file(name: str) -> bool:
+    """Whether a file is part of an adapter, by its name: never checkpoints, optimizer state or READMEs.
+
+    A pickle is kept so that it can be reported. It is never opened.
+    """
+    return is_safe_name(name) and (name == CONFIG_NAME or name.endswith(".safetensors") or name == "adapter_model.bin")
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name from outside stays in the directory that it is put into, and is visible there."""
+    return _SAFE.fullmatch(name) is not None and not name.startswith(".")
