@@ -29,11 +29,13 @@ class Problem:
         key: Where, in the words of the file: without the tags that pydantic adds for unions.
         message: What is wrong there, a sentence.
         fix: What to write, a sentence; empty where the message says it.
+        is_missing: Whether the key is absent. A misspelt key causes one of these, so it is the other that helps.
     """
 
     key: tuple[str | int, ...]
     message: str
     fix: str
+    is_missing: bool = False
 
 
 def explain(
@@ -85,7 +87,9 @@ def _problem(details: ErrorDetails, model: type[BaseModel], exists: Callable[[tu
     if kind == "extra_forbidden":
         return Problem(key=key, message="unknown key.", fix=nearest(str(key[-1]), _known_keys(model, location[:-1])))
     if kind == "missing":
-        return Problem(key=key, message="this key is required and missing.", fix=f"Add `{key[-1]}: ...`.")
+        return Problem(
+            key=key, message="this key is required and missing.", fix=f"Add `{key[-1]}: ...`.", is_missing=True
+        )
     if kind == "value_error":
         return Problem(key=key, message=_sentence(str(context["error"])), fix="")
     expected = details["msg"].removeprefix("Input should be ")

@@ -157,7 +157,7 @@ def validate(document: YamlDocument, model: type[ModelT], *, at: KeyPath = ()) -
     except ValidationError as error:
         problems = sorted(
             explain(error, model, lambda key: (*at, *key) in document.lines),
-            key=lambda problem: document.line((*at, *problem.key)) or 0,
+            key=lambda problem: (problem.is_missing, document.line((*at, *problem.key)) or 0),
         )
         raise _first_problem(document, at, problems) from None
 

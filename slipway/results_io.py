@@ -1,0 +1,109 @@
+"""Recorded results and recorded outputs as JSONL files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slipway.errors import ConfigFileError, StoreError
+from slipway.results import CaseResult
+from slipway.validation_errors import explain
+from slipway.yaml_files import read_text
+
+__all__ = ["RecordedOutput", "read_outputs", "read_results", "write_results"]
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class RecordedOutput(BaseModel):
+    """One line of the file that ``slipway grade`` reads. ``test`` is the 0-based index in the expanded suite."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    test: int = Field(ge=0)
+    output: str
+    latency_ms: float | None = Field(default=None, ge=0)
+    line: int = 0
+    """Where it stands; filled in by ``read_outputs``."""
+
+
+def read_results(path: Path | str) -> list[CaseResult]:
+    """Read recorded results, one JSON object a line; blank lines are skipped.
+
+    NaN and infinity, which Python writes although JSON has none, are kept: the gate must see that they were there.
+
+    Raises:
+        ConfigFileError: With file, line and key.
+    """
+    return [result for _, result in _read(Path(path), CaseResult)]
+
+
+def read_outputs(path: Path | str) -> list[RecordedOutput]:
+    """Read recorded outputs, to be graded with ``checks.grade_outputs``.
+
+    Raises:
+        ConfigFileError: With file, line and key.
+    """
+    return [output.model_copy(update={"line": line}) for line, output in _read(Path(path), RecordedOutput)]
+
+
+def write_results(path: Path | str, results: Sequence[CaseResult]) -> None:
+    """Write recorded results; the file appears whole or not at all.
+
+    Raises:
+        StoreError: The disk is full or the directory cannot be written.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", encoding="utf-8") as file:
+            file.writelines(_lines(results))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise StoreError(
+            f"The results cannot be written to {path}: {error.strerror}.", fix="Free space or check the permissions."
+        ) from error
+
+
+def _lines(results: Iterable[CaseResult]) -> Iterator[str]:
+    for result in results:
+        # Not pydantic's own serialiser: it writes NaN as null, and a broken grader would look like a missing answer.
+        yield json.dumps(result.model_dump(mode="python"), ensure_ascii=False) + "\n"
+
+
+def _read(path: Path, model: type[ModelT]) -> Iterator[tuple[int, ModelT]]:
+    # Only "\n" ends a line: the other separators that splitlines knows may stand inside a JSON string.
+    for number, text in enumerate(read_text(path).split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ConfigFileError(
+                "is not JSON.", file=path, line=number, fix="Write one JSON object on every line."
+            ) from None
+        if not isinstance(value, dict):
+            raise ConfigFileError("is not a JSON object.", file=path, line=number, fix='Write {"case": ...}.')
+        yield number, _build(path, number, value, model)
+
+
+def _build(path: Path, number: int, value: dict[str, object], model: type[ModelT]) -> ModelT:
+    latency = value.get("latency_ms")
+    if isinstance(latency, float) and math.isnan(latency):
+        value["latency_ms"] = math.inf  # the model's bound has no place for NaN, and both say that the clock is broken
+    try:
+        return model.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        problem = explain(error, model, lambda _: True)[0]
+        key = ".".join(map(str, problem.key))
+        raise ConfigFileError(problem.message, file=path, line=number, key=key, fix=problem.fix) from None
