@@ -20,11 +20,11 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandbox.control_plane.uploads import PRESIGNED_PREFIX
 from sandbox.control_plane.wire import ApiError, WireModel, error_response, read_body
 
 __all__ = ["FaultKind", "FaultMiddleware", "FaultSpec", "Faults", "faults_router"]
 
+ADMIN_PREFIX = "/sandbox/faults"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: the peer sees a reset instead of an orderly end
 
 
@@ -122,7 +122,7 @@ class Faults:
 
 def faults_router(faults: Faults) -> APIRouter:
     """Serve the script of faults at ``/sandbox/faults``."""
-    router = APIRouter(prefix="/sandbox/faults", redirect_slashes=False)
+    router = APIRouter(prefix=ADMIN_PREFIX, redirect_slashes=False)
 
     @router.post("")
     async def add_fault(request: Request) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def faults_router(faults: Faults) -> APIRouter:
 
 
 class FaultMiddleware:
-    """Apply faults around an application; the admin routes themselves are exempt."""
+    """Apply faults around an application; their own routes are exempt, or a fault could lock us out."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self._app = app
@@ -178,7 +178,7 @@ class FaultMiddleware:
         if scope["type"] != "http":
             return None
         path: str = scope["path"]
-        if path.startswith("/sandbox/") and not path.startswith(PRESIGNED_PREFIX):
+        if path.startswith(ADMIN_PREFIX):
             return None
         return self._faults.take_for_request(scope["method"], path)
 

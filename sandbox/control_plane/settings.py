@@ -98,7 +98,7 @@ class ControlPlaneSettings:
     base_models: BaseModels
     serving_command: tuple[str, ...] = (sys.executable, "-m", "sandbox.lorax")
     strict: bool = False
-    tenant: str = "sandbox"
+    tenant: str = "local"
     shared_endpoints: bool = True
     shared_requests_per_second: int = 1
     default_cooldown_seconds: float = 3600.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -17,7 +18,7 @@ import pytest
 
 SERVING_COMMAND = shlex.join([sys.executable, str(Path(__file__).with_name("fake_lorax.py"))])
 BASE_ID = "slipway/tiny-llama"
-TENANT = "sandbox"
+TENANT = "local"
 
 
 class ControlPlane:
@@ -32,12 +33,14 @@ class ControlPlane:
         self._process: subprocess.Popen | None = None
         self.url = ""
 
-    def start(self) -> None:
+    def command(self) -> list[str]:
         command = [sys.executable, "-m", "sandbox.control_plane", "--home", str(self.home)]
         command += ["--base", f"{BASE_ID}={self.base}", "--serving-command", SERVING_COMMAND, *self._options]
-        command += ["--port", self.url.rpartition(":")[2] or "0", "--exit-with-parent", str(os.getpid())]
+        return [*command, "--port", self.url.rpartition(":")[2] or "0", "--exit-with-parent", str(os.getpid())]
+
+    def start(self) -> None:
         log = (self.home.parent / "control-plane.log").open("a")
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        self._process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, text=True)
         log.close()
         line = self._process.stdout.readline()
         assert line.startswith("ready "), (self.home.parent / "control-plane.log").read_text()
@@ -57,6 +60,15 @@ class ControlPlane:
                 self.kill()
                 raise
         self._process.stdout.close()
+
+    def children(self) -> int:
+        """Count the serving processes that say this control plane is their parent."""
+        mark = f"--exit-with-parent\0{self._process.pid}\0"
+        count = 0
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                count += mark in path.read_text()
+        return count
 
     @property
     def token(self) -> str:
@@ -164,3 +176,9 @@ def make_plane(tmp_path):
     yield make
     for plane in planes:
         plane.stop()
+
+
+@pytest.fixture
+def converse():
+    """Make a conversation over a client, for tests with a control plane of their own."""
+    return Conversation

@@ -111,5 +111,5 @@ options = parser.parse_args()
 threading.Thread(target=_watch, args=(options.exit_with_parent,), daemon=True).start()
 time.sleep(options.start_seconds)
 listener = socket.create_server((options.host, options.port))
-print(f"ready http://{options.host}:{listener.getsockname()[1]}", flush=True)
+print(f"ready http://{options.host}:{listener.getsockname()[1]}", flush=True)  # noqa: T201 - the contract with whoever started us
 uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[listener])

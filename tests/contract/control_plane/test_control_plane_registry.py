@@ -1,4 +1,4 @@
-"""Repositories, versions, uploads: the shapes that the official SDK accepts, and what must never happen to a version."""
+"""Repositories, versions, uploads: the shapes that the official SDK accepts, and what never happens to a version."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_file_routes_answer_errors_as_objects(shared_plane, talk):
     """On these two the SDK reads ``error.message`` and dies on a string."""
     path = "/v2/repos/none/version/1/download"
     assert "message" in httpx.get(shared_plane.url + path).json()["error"]
-    for path in (path, "/v2/deployments/none/request-logs"):
-        reply = talk.http.get(path)
+    for each in (path, "/v2/deployments/none/request-logs"):
+        reply = talk.http.get(each)
         assert reply.status_code == 404
         assert "does not exist" in reply.json()["error"]["message"]
 
@@ -37,7 +37,7 @@ def test_file_routes_answer_errors_as_objects(shared_plane, talk):
 def test_current_user_has_every_key_the_sdk_reads(talk, prefix):
     user = talk.http.get(f"{prefix}/users/current").json()
     assert {"id", "username", "uuid", "tenant"} <= user.keys()
-    assert user["tenant"]["shortCode"] == "sandbox"
+    assert user["tenant"]["shortCode"] == "local"
     assert user["tenant"]["subscription"]["active"] is True
 
 
