@@ -156,7 +156,7 @@ def translate(error: Exception, service: Service, method: str, url: httpx.URL | 
         return error_of_status(error.response, service)
     untrusted = isinstance(error, httpx.ConnectError) and "CERTIFICATE" in str(error).upper()
     meaning = _UNTRUSTED if untrusted else next(row for row in _MEANINGS if isinstance(error, row.kinds))
-    reason = _reason(error) if meaning.error is UnavailableError else ""
+    reason = scrub_text(_reason(error), service.secrets) if meaning.error is UnavailableError else ""
     text = meaning.text.format(reason=reason, kind=type(error).__name__)
     message = f"{service.name}: {method} {bare_url(url)}: {text}"
     fix = meaning.fix.format(
@@ -185,7 +185,8 @@ def error_of_status(response: httpx.Response, service: Service, *, now: datetime
     said, error_type = _said(response, service)
     address = bare_url(response.request.url)
     message = f"{service.name}: {response.request.method} {address} was answered {status}"
-    message = f"{message}: {said}" if said else f"{message}."
+    message = f"{message}: {said}" if said else message
+    message += "" if message.endswith((".", "!", "?")) else "."
     kind, fix = _kind_and_fix(status, service)
     wait = retry_after_seconds(response.headers, now=now)
     if kind is RateLimitedError and wait is not None:
