@@ -139,9 +139,9 @@ class Target(_Strict):
     max_concurrency: int = Field(default=16, ge=1, le=1024)
     """Requests in flight during an evaluation."""
     max_new_tokens: int = Field(default=128, ge=1)
-    request_timeout_seconds: float = Field(default=60.0, gt=0)
-    attach_timeout_seconds: float = Field(default=300.0, gt=0)
-    """For the first request to an adapter: it waits for download and load, and giving up early can abort a LoRAX router."""
+    answer_timeout_seconds: float = Field(default=300.0, gt=0)
+    """For one answer. The first one to an adapter waits for its download and load, and giving up early can abort a LoRAX
+    router, so this is no place to be impatient."""
     reference_route: str | None = None
     """A route of the server that computes the same logits with PEFT alone; the sandbox has one."""
 
@@ -176,11 +176,16 @@ class Target(_Strict):
                     )
             return self.model_copy(update={"gateway": gateway, "serving": serving})
         gateway = self._address("gateway", "PREDIBASE_GATEWAY", environment, default=DEFAULT_GATEWAY)
-        serving = self._address("serving", "PREDIBASE_SERVING", environment, default=derive_serving(gateway))
-        return self.model_copy(update={"gateway": gateway, "serving": serving})
+        return self.model_copy(
+            update={"gateway": gateway, "serving": self.serving or environment.get("PREDIBASE_SERVING")}
+        )
 
     def _address(
-        self, key: Literal["gateway", "serving", "url"], variable: str, environment: Mapping[str, str], default: str = ""
+        self,
+        key: Literal["gateway", "serving", "url"],
+        variable: str,
+        environment: Mapping[str, str],
+        default: str = "",
     ) -> str:
         value = str(getattr(self, key) or environment.get(variable) or default).strip().rstrip("/")
         value = re.sub(r"/v[12]$", "", value)
@@ -192,7 +197,9 @@ class Target(_Strict):
             )
         parts = urlsplit(value if "://" in value else f"https://{value}")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ConfigurationError(f"{key} is {value!r}, which is no http(s) address.", fix=f"Set {key} or {variable}.")
+            raise ConfigurationError(
+                f"{key} is {value!r}, which is no http(s) address.", fix=f"Set {key} or {variable}."
+            )
         return value if "://" in value else f"https://{value}"
 
     def served_base(self, name: str) -> str | None:
@@ -209,22 +216,10 @@ class Target(_Strict):
         return "slipway-" + re.sub(r"[^a-z0-9]+", "-", base_model.lower()).strip("-")
 
 
-def derive_serving(gateway: str) -> str:
-    """The serving host that belongs to a gateway: the first label of the host replaced by ``serving``, as Predibase's SDK does."""
-    host = urlsplit(gateway).netloc
-    _, _, rest = host.partition(".")
-    return f"https://serving.{rest}" if rest else f"https://{host}"
-
-
-def load_target(name: str, *, directory: Path) -> Target:
-    """Read a target by name (``configs/targets/NAME.yaml``) or by path.
+def load_target(path: Path) -> Target:
+    """Read a target file.
 
     Raises:
-        ConfigurationError: There is no such target; the message lists those there are.
         ConfigFileError: The file says something unusable.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else directory / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(entry.stem for entry in directory.glob("*.yaml"))) or "none"
-        raise ConfigurationError(f"there is no target {name!r} ({path}).", fix=f"Known targets: {known}.")
     return load_model(path, Target)

@@ -1,0 +1,147 @@
+"""Release one adapter: pull, inspect, upload, attach or deploy, prove live, evaluate, gate, promote.
+
+Held is an outcome and no failure: the run ends in a state of that name, with the reasons. A run fails when something could
+not be known or done; repeated with the same parameters it continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+
+from slipway.gate import Decision
+from slipway.inspection import InspectionVerdict
+from slipway.ledger import Outcome, Promotion
+from slipway.release import ReleaseOutcome, plan_release
+from tasks.evaluation import decide_verdict, evaluate_arms
+from tasks.inspection import base_to_serve, inspect_adapter
+from tasks.ledger import current_champion, open_release
+from tasks.promotion import promote_candidate
+from tasks.registry import upload_adapter
+from tasks.reporting import Dossier, conclude
+from tasks.serving import prove_adapter_live, serve_base, take_down
+from tasks.sources import pull_adapter
+
+__all__ = ["Approval", "release"]
+
+APPROVAL_TIMEOUT_SECONDS = 24 * 3600
+
+OUTCOMES = {Decision.HOLD: Outcome.HELD, Decision.INCONCLUSIVE: Outcome.INCONCLUSIVE}
+
+
+class Approval(RunInput):
+    """What a person says when the gate file asks for ``approval: human``."""
+
+    approve: bool = False
+    reason: str = ""
+
+
+@flow(name="release", flow_run_name="release-{name}-to-{target}", persist_result=False, validate_parameters=True)
+async def release(
+    adapter: str,
+    name: str,
+    target: str = "sandbox",
+    suite: str = "default",
+    gate: str = "default",
+    approved: bool = False,  # noqa: FBT001, FBT002  # a flow's parameters become a form, and Prefect calls by keyword
+) -> State[ReleaseOutcome]:
+    """Take one adapter to production, or say why not.
+
+    Args:
+        adapter: Where the adapter is: a path, ``hf://ORG/NAME@REVISION``, ``s3://BUCKET/PREFIX/`` or ``pbase://REPO/TAG``.
+        name: The adapter's name: repository, champion and artifacts go by it.
+        target: Name or path of a target file.
+        suite: Name or path of a suite.
+        gate: Name or path of a gate file.
+        approved: A person has agreed already; skips the pause of ``approval: human``.
+    """
+    plan = plan_release(adapter=adapter, name=name, target=target, suite=suite, gate=gate)
+    bundle = await pull_adapter(adapter, name=name)
+    base_model = base_to_serve(plan.target, bundle)
+    record = open_release(plan, bundle, base_model=base_model)
+    champion = current_champion(plan.name, plan.target_name)
+    dossier = Dossier(plan=plan, bundle=bundle, base_model=base_model, release_id=record.id, champion=champion)
+    if champion is not None and champion.digest == bundle.digest:
+        return await conclude(dossier, *_already(champion, record.id))
+
+    dossier.inspection = await inspect_adapter(bundle, target=plan.target, base_model=base_model, release_id=record.id)
+    if dossier.inspection.verdict is not InspectionVerdict.SERVABLE:
+        return await conclude(dossier, Outcome.REFUSED, dossier.inspection.reasons)
+
+    try:
+        outcome, reasons = await _try_out(dossier, approved=approved)
+        if outcome is not Outcome.PROMOTED:
+            await _take_down(dossier)
+    except BaseException:
+        await asyncio.shield(_take_down(dossier))
+        raise
+    return await conclude(dossier, outcome, reasons)
+
+
+async def _try_out(dossier: Dossier, *, approved: bool) -> tuple[Outcome, tuple[str, ...]]:
+    """Everything that happens on the target."""
+    plan, release_id = dossier.plan, dossier.release_id
+    there: dict[str, Any] = {"target": plan.target, "target_name": plan.target_name, "release_id": release_id}
+
+    adapter = dossier.adapter = await upload_adapter(dossier.bundle, name=plan.name, **there)
+    deployment = dossier.deployment = await serve_base(base_model=dossier.base_model, **there)
+    proof = dossier.proof = await prove_adapter_live(adapter, deployment, prompts=plan.suite.sample_prompts(), **there)
+    if not proof.is_live:
+        return Outcome.HELD, proof.reasons
+
+    results = dossier.results = await evaluate_arms(
+        plan.suite, name=plan.name, candidate=adapter, champion=dossier.champion, deployment=deployment, **there
+    )
+    verdict = dossier.verdict = await decide_verdict(
+        results, plan.gate, has_champion=dossier.champion is not None, release_id=release_id
+    )
+    if verdict.verdict is not Decision.PROMOTE:
+        return OUTCOMES[verdict.verdict], verdict.reasons
+    if plan.gate.approval == "human" and not approved:
+        answer = await _ask_a_person(dossier)
+        if not answer.approve:
+            return Outcome.HELD, (f"a person said no: {answer.reason or 'no reason given'}.",)
+
+    dossier.promotion = await promote_candidate(
+        adapter,
+        name=plan.name,
+        target_name=plan.target_name,
+        digest=dossier.bundle.digest,
+        champion=dossier.champion,
+        evidence_digest=dossier.evidence_digest,
+        release_id=release_id,
+    )
+    return Outcome.PROMOTED, verdict.reasons
+
+
+async def _ask_a_person(dossier: Dossier) -> Approval:
+    form = Approval.with_initial_data(
+        description=f"**Promote {dossier.plan.name}?** The evidence is in the artifact `evaluation-{dossier.plan.name}`."
+    )
+    return await pause_flow_run(wait_for_input=form, timeout=APPROVAL_TIMEOUT_SECONDS)
+
+
+async def _take_down(dossier: Dossier) -> None:
+    """Delete the deployment that this release created. Nothing to do when it attached to one."""
+    if dossier.deployment is not None and dossier.deployment.created:
+        await take_down(
+            dossier.deployment.name,
+            target=dossier.plan.target,
+            target_name=dossier.plan.target_name,
+            release_id=dossier.release_id,
+        )
+
+
+def _already(champion: Promotion, release_id: str) -> tuple[Outcome, tuple[str, ...]]:
+    """The candidate is champion: by an earlier release, or by this one before it was cut."""
+    if champion.release_id == release_id:
+        return Outcome.PROMOTED, ("promoted by an earlier run of this release, which was cut before its report.",)
+    return (
+        Outcome.UNCHANGED,
+        (f"these bytes are the champion already: {champion.adapter_id}, release {champion.release_id}.",),
+    )

@@ -1,0 +1,48 @@
+"""Give a former champion its place back: live proof first, then compare-and-swap."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from slipway.ledger import Outcome
+from slipway.release import ReleaseOutcome
+from tasks.ledger import plan_rollback
+from tasks.promotion import restore_champion
+from tasks.reporting import conclude_rollback
+from tasks.serving import prove_adapter_live, serve_base, take_down
+
+__all__ = ["rollback"]
+
+
+@flow(name="rollback", flow_run_name="rollback-{name}-on-{target}", persist_result=False)
+async def rollback(name: str, target: str = "sandbox", to: str | None = None) -> State[ReleaseOutcome]:
+    """Restore the previous champion, after proving that it is live.
+
+    Args:
+        name: The adapter's name.
+        target: Name or path of a target file.
+        to: A release id to go back to, such as ``support-3``; by default the champion before this one.
+    """
+    plan = plan_rollback(name=name, target=target, to=to)
+    there: dict[str, Any] = {
+        "target": plan.target,
+        "target_name": plan.target_name,
+        "release_id": plan.former.release_id,
+    }
+    deployment = await serve_base(base_model=plan.base_model, **there)
+    try:
+        proof = await prove_adapter_live(plan.adapter, deployment, prompts=(), **there)
+        if proof.is_live:
+            await restore_champion(plan.former, name=name, expected_champion=plan.current.sequence)
+            return await conclude_rollback(plan, Outcome.PROMOTED, ())
+    except BaseException:
+        if deployment.created:
+            await asyncio.shield(take_down(deployment.name, **there))
+        raise
+    if deployment.created:
+        await take_down(deployment.name, **there)
+    return await conclude_rollback(plan, Outcome.HELD, proof.reasons)

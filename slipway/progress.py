@@ -1,0 +1,63 @@
+"""Tell whoever watches this process how a release is getting on. Nobody has to watch.
+
+The command line listens to print lines and bars; a Prefect worker does not, and reads logs instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Kind", "Listener", "ProgressEvent", "emit", "listening"]
+
+
+class Kind(StrEnum):
+    """What a progress event says."""
+
+    STARTED = "started"
+    ADVANCED = "advanced"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressEvent:
+    """One thing that happened to one release.
+
+    Attributes:
+        step: ``pull``, ``inspect``, ``upload``, ``serve``, ``prove``, ``evaluate``, ``gate``, ``promote`` or ``report``.
+        kind: Started, a part done, finished.
+        message: For people; may be empty.
+        done: How many parts are done.
+        total: How many there are; 0 where that is unknown.
+        seconds: How long the step took, once finished.
+    """
+
+    step: str
+    kind: Kind
+    message: str = ""
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+
+
+Listener = Callable[[ProgressEvent], None]
+
+_listeners: list[Listener] = []
+
+
+def emit(event: ProgressEvent) -> None:
+    """Hand an event to everybody who listens."""
+    for listener in _listeners:
+        listener(event)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Listen for the time of a ``with`` block."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
