@@ -1,7 +1,7 @@
 """Reading PEFT adapter files the way LoRAX reads them, its silent losses included.
 
-LoRAX answers 200 for many adapters that it then applies in part, not at all, or at a wrong scale. This module does the same
-and logs a warning that names the loss; in strict mode it refuses instead. Rules read from predibase/lorax:
+LoRAX answers 200 for many adapters that it then applies in part, not at all, or at a wrong scale. This module does the
+same and logs a warning that names the loss; in strict mode it refuses instead. Rules read from predibase/lorax:
 server/lorax_server/adapters/lora.py, utils/adapter.py, utils/sgmv.py, with peft 0.4.0 reading the configuration.
 """
 
@@ -47,7 +47,7 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterFiles:
-    """One adapter as read from disk, before it is fitted to the model: lora_A ``[r, in]`` and lora_B ``[out, r]`` by module."""
+    """One adapter as read from disk: lora_A ``[r, in]`` and lora_B ``[out, r]`` by module, not yet scaled."""
 
     adapter_id: str
     config: LoraConfig
@@ -84,7 +84,7 @@ class AdapterReader:
         strict: bool,
         base_architectures: Callable[[str], list[str] | None],
     ) -> None:
-        """``base_architectures`` gives the ``architectures`` of another base model, None when it cannot be found out."""
+        """``base_architectures`` gives the ``architectures`` of another base model, None when they cannot be had."""
         self._model_id = model_id
         self._model_type = str(config.model_type)
         self._architectures = list(config.architectures or [])
@@ -120,8 +120,8 @@ class AdapterReader:
     def fit(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """Stack the pairs by projection type, scaled as LoRAX scales them.
 
-        LoRAX overwrites the configured rank with the padded one after the first type, so every later type is divided by the
-        padded rank.
+        LoRAX overwrites the configured rank with the padded one after the first type, so every later type is divided by
+        the padded rank.
         """
         pairs: dict[str, StackedPair] = {}
         rank = files.config.rank
@@ -131,8 +131,9 @@ class AdapterReader:
                 continue
             if len(present) < len(names):
                 self._lose(
-                    name, f"projection type {_label(kind)} is dropped: {len(names) - len(present)} of {len(names)} layers "
-                    "have no pair"
+                    name,
+                    f"projection type {_label(kind)} is dropped: {len(names) - len(present)} of {len(names)} layers "
+                    "have no pair",
                 )
                 continue
             try:
@@ -140,21 +141,28 @@ class AdapterReader:
             except (TypeError, ZeroDivisionError) as error:
                 raise AdapterError(f"{name}: lora_alpha / r cannot be computed: {error}") from error
             if rank != files.config.rank:
-                self._lose(name, f"projection type {_label(kind)} is scaled by alpha / {rank} (padded) instead of alpha / "
-                           f"{files.config.rank}")
+                self._lose(
+                    name,
+                    f"projection type {_label(kind)} is scaled by alpha / {rank} (padded) instead of alpha / "
+                    f"{files.config.rank}",
+                )
             pairs[kind] = self._stack(name, kind, [files.pairs[module] for module in names], scale)
             rank = padded_rank(pairs[kind].rank)
         if not pairs:
             self._lose(name, "no weight name matches the model; answers are those of the base model")
         return LoadedAdapter(name=name, pairs=pairs, size_bytes=files.size_bytes)
 
-    def _stack(
-        self, name: str, kind: str, pairs: list[tuple[torch.Tensor, torch.Tensor]], scale: float
-    ) -> StackedPair:
+    def _stack(self, name: str, kind: str, pairs: list[tuple[torch.Tensor, torch.Tensor]], scale: float) -> StackedPair:
         inside, outside = self._shapes[self._types[kind][0]]
         ranks = [a.shape[0] for a, _ in pairs]
         for module, (a, b) in zip(self._types[kind], pairs, strict=True):
-            if a.dim() != 2 or b.dim() != 2 or a.shape[0] != b.shape[1] or a.shape[1] != inside or b.shape[0] != outside:
+            if (
+                a.dim() != 2
+                or b.dim() != 2
+                or a.shape[0] != b.shape[1]
+                or a.shape[1] != inside
+                or b.shape[0] != outside
+            ):
                 raise AdapterError(
                     f"{name}: {module} has lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}, "
                     f"the model needs (r, {inside}) and ({outside}, r)"
@@ -204,15 +212,17 @@ class AdapterReader:
         architectures = self._base_architectures(base_model)
         if architectures is None:
             self._lose(
-                adapter_id, f"trained on {base_model!r}, whose configuration is out of reach; assumed compatible with "
-                f"{self._model_id!r}"
+                adapter_id,
+                f"trained on {base_model!r}, whose configuration is out of reach; assumed compatible with "
+                f"{self._model_id!r}",
             )
         elif architectures == self._architectures:
             self._lose(adapter_id, f"trained on {base_model!r}, not on {self._model_id!r}; same architecture, accepted")
         else:
             raise AdapterError(
                 f"Adapter '{adapter_id}' is not compatible with model '{self._model_id}'. "
-                f"Architectures differ: {architectures} != {self._architectures}. Use --model-id '{base_model}' instead."
+                f"Architectures differ: {architectures} != {self._architectures}. "
+                f"Use --model-id '{base_model}' instead."
             )
 
     def _note_ignored_settings(self, adapter_id: str, raw: Mapping[str, Any]) -> None:
@@ -228,8 +238,13 @@ class AdapterReader:
         if (bias := raw.get("bias", "none")) not in {None, "none"}:
             self._lose(adapter_id, f"bias={bias!r} is ignored")
         for key in (
-            "alpha_pattern", "rank_pattern", "modules_to_save", "layers_to_transform", "layer_replication",
-            "trainable_token_indices", "target_parameters",
+            "alpha_pattern",
+            "rank_pattern",
+            "modules_to_save",
+            "layers_to_transform",
+            "layer_replication",
+            "trainable_token_indices",
+            "target_parameters",
         ):
             if raw.get(key):
                 self._lose(adapter_id, f"{key} is ignored")
@@ -246,7 +261,9 @@ class AdapterReader:
             except Exception as error:
                 raise AdapterError(f"Error while deserializing {path.name} of {adapter_id}: {error}") from error
         if not files:
-            self._lose(adapter_id, "only .bin weights; LoRAX would unpickle and convert them, here only tensors are read")
+            self._lose(
+                adapter_id, "only .bin weights; LoRAX would unpickle and convert them, here only tensors are read"
+            )
             for path in pickles:
                 tensors.update(_read_pickle(adapter_id, path))
         return tensors

@@ -10,6 +10,11 @@ import numpy as np
 
 __all__ = ["Constraint", "ConstraintCompiler"]
 
+_WHITESPACE = "[ ]?"  # the default of Outlines, which LoRAX uses
+_NAMED_SCHEMAS = frozenset({"properties", "$defs", "definitions"})
+_SCHEMA_LISTS = frozenset({"anyOf", "oneOf", "prefixItems"})
+_COMBINED = frozenset({"allOf", "anyOf", "oneOf", "$ref"})  # other parts may list more properties
+
 
 class Constraint:
     """The grammar state of one sequence."""
@@ -61,9 +66,27 @@ class ConstraintCompiler:
                     self._tokenizer, n_vocab=self._size, eos_token=sorted(self._eos_ids)
                 )
         grammar = llguidance.LLMatcher.grammar_from_json_schema(
-            json.dumps(schema), defaults={"whitespace_flexible": False}
+            json.dumps(_closed(schema)), defaults={"whitespace_pattern": _WHITESPACE}
         )
         matcher = llguidance.LLMatcher(self._table, grammar, log_level=0)
         if matcher.is_error():
             raise ValueError(f"invalid schema: {matcher.get_error()}")
         return Constraint(matcher, size=self._size, eos_ids=self._eos_ids)
+
+
+def _closed(schema: Any) -> Any:  # noqa: ANN401  # JSON
+    """Forbid properties that an object schema does not list, unless it speaks of them: Outlines never writes others."""
+    if not isinstance(schema, dict):
+        return schema
+    closed = dict(schema)
+    for key in _NAMED_SCHEMAS & schema.keys():
+        if isinstance(schema[key], dict):
+            closed[key] = {name: _closed(each) for name, each in schema[key].items()}
+    for key in _SCHEMA_LISTS & schema.keys():
+        if isinstance(schema[key], list):
+            closed[key] = [_closed(each) for each in schema[key]]
+    if "items" in schema:
+        closed["items"] = _closed(schema["items"])
+    if "properties" in schema and not _COMBINED & schema.keys():
+        closed.setdefault("additionalProperties", False)
+    return closed

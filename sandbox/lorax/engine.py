@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
+import math
 import shutil
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 _DEFAULT_MAX_TOKENS = 4096  # LoRAX's launcher, unless the model takes fewer
 _BASE_MODEL_IDS = frozenset({"", "__base_model__"})
 _HUB_TIMEOUT_SECONDS = 2.0
+_UNREACHABLE_SECONDS = 60.0  # before another base model's configuration is asked for again
 
 
 class TorchEngine:
@@ -85,11 +87,9 @@ class TorchEngine:
         self._vocabulary = Vocabulary(self._model.tokenizer)
         self._vocabulary_size = int(self._model.text_config.vocab_size)
         self._eos_ids = self._model.eos_ids
-        self._constraints = ConstraintCompiler(
-            self._model.tokenizer, size=self._vocabulary_size, eos_ids=self._eos_ids
-        )
+        self._constraints = ConstraintCompiler(self._model.tokenizer, size=self._vocabulary_size, eos_ids=self._eos_ids)
         self._downloads = Path(tempfile.mkdtemp(prefix="lorax-adapters-"))
-        self._architectures: dict[str, list[str] | None] = {}
+        self._architectures: dict[str, tuple[list[str] | None, float]] = {}  # and until when it holds
         reader = AdapterReader(
             model_id=self.info.model_id,
             config=self._model.config,
@@ -138,17 +138,15 @@ class TorchEngine:
         if not getattr(self._model.tokenizer, "chat_template", None):
             raise ValueError("template not found")
         try:
-            return str(
-                self._model.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            )
+            return str(self._model.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except (TemplateError, TypeError) as error:
             raise ValueError(str(error)) from error
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Token | Finished]:
         """Yield tokens as they come, then exactly one ``Finished``; closing the iterator cancels the sequence.
 
-        Raises AdapterError when the adapter cannot be had, RuntimeError for an unusable schema, an empty prompt or a failed
-        batch.
+        Raises AdapterError when the adapter cannot be had, RuntimeError for an unusable schema, an empty prompt or a
+        failed batch.
         """
         if not request.input_ids:
             raise RuntimeError("the prompt has no tokens")
@@ -201,9 +199,7 @@ class TorchEngine:
             "adapter_bytes": float(size),
         }
 
-    def _submit(
-        self, sequence: Sequence, loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event]
-    ) -> None:
+    def _submit(self, sequence: Sequence, loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event]) -> None:
         wanted = sequence.request.adapter
         if wanted is None or set(wanted.ids) <= _BASE_MODEL_IDS:
             self._scheduler.submit(sequence)
@@ -231,9 +227,12 @@ class TorchEngine:
             _post(loop, events)
 
     def _architectures_of(self, base_model: str) -> list[str] | None:
-        if base_model not in self._architectures:
-            self._architectures[base_model] = _read_architectures(base_model)
-        return self._architectures[base_model]
+        found, until = self._architectures.get(base_model, (None, 0.0))
+        if time.monotonic() >= until:
+            found = _read_architectures(base_model)
+            until = math.inf if found is not None else time.monotonic() + _UNREACHABLE_SECONDS
+            self._architectures[base_model] = (found, until)
+        return found
 
 
 def _post(loop: asyncio.AbstractEventLoop, events: list[tuple[asyncio.Queue[Event], Event]]) -> None:
@@ -250,23 +249,17 @@ def _put_all(events: list[tuple[asyncio.Queue[Event], Event]]) -> None:
 
 
 def _read_architectures(base_model: str) -> list[str] | None:
-    """``architectures`` of a base model: from a local directory, the Hub's cache, or the Hub unless it is out of reach."""
+    """``architectures`` of a base model: from a local directory, the Hub or its cache; None when out of reach."""
     path = Path(base_model) / "config.json"
     if not path.is_file():
+        if path.is_absolute():
+            return None
         import huggingface_hub  # noqa: PLC0415  # slow to import, and only unusual adapters need it
 
-        cached = huggingface_hub.try_to_load_from_cache(base_model, "config.json") if "/" in base_model else None
-        if isinstance(cached, str):
-            path = Path(cached)
-        elif os.path.isabs(base_model) or os.environ.get("HF_HUB_OFFLINE", "") in {"1", "true", "True"}:  # noqa: PTH117  # a name, maybe no path
+        try:
+            path = Path(huggingface_hub.hf_hub_download(base_model, "config.json", etag_timeout=_HUB_TIMEOUT_SECONDS))
+        except (OSError, ValueError):
             return None
-        else:
-            try:
-                path = Path(
-                    huggingface_hub.hf_hub_download(base_model, "config.json", etag_timeout=_HUB_TIMEOUT_SECONDS)
-                )
-            except (OSError, ValueError):
-                return None
     try:
         architectures = json.loads(path.read_bytes()).get("architectures")
     except (OSError, ValueError):

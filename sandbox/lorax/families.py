@@ -62,7 +62,5 @@ def projection_types(model_type: str, linear_layers: Iterable[str]) -> dict[str,
         for name in names:
             groups.setdefault(_NUMBER.sub("*", name), []).append(name)
         return {kind: tuple(members) for kind, members in groups.items()}
-    members_of = {
-        kind: tuple(name for name in names if name == kind or name.endswith("." + kind)) for kind in listed
-    }
+    members_of = {kind: tuple(name for name in names if name == kind or name.endswith("." + kind)) for kind in listed}
     return {kind: members for kind, members in members_of.items() if members}

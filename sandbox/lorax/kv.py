@@ -61,9 +61,7 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         return self.keys[rows, :, seen], self.values[rows, :, seen]
 
     def _allocate(self, states: torch.Tensor) -> torch.Tensor:
-        return states.new_zeros(
-            self.window.row_capacity, states.shape[1], self.window.column_capacity, states.shape[3]
-        )
+        return states.new_zeros(self.window.row_capacity, states.shape[1], self.window.column_capacity, states.shape[3])
 
     def resize(self, rows: int, columns: int) -> None:
         """Grow both buffers, keeping what is there."""
@@ -151,7 +149,7 @@ class RowCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         window.start, window.new, window.end = start, self._end - 1, self._end
 
     def release(self, row: int) -> None:
-        """Free a row; the last row takes its place. What is left behind is zeroed, because NaN spreads through a mask."""
+        """Free a row; the last row takes its place. What is left is zeroed, because NaN spreads through a mask."""
         self.epoch += 1
         last = len(self.starts) - 1
         freed, moved = slice(self.starts[row], self._end), slice(self.starts[last], self._end)

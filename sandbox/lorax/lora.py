@@ -34,7 +34,7 @@ class StackedPair:
 
 
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
-    """(in_features, out_features) of a layer that LoRA can wrap, else None. GPT-2's Conv1D stores its weight transposed."""
+    """(in_features, out_features) of a layer that LoRA can wrap, else None. Conv1D keeps its weight transposed."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
     if type(module).__name__ == "Conv1D" and isinstance(weight := getattr(module, "weight", None), torch.Tensor):

@@ -34,8 +34,7 @@ class BaseModel:
     """
 
     def __init__(self, model_dir: str | Path, *, device: torch.device) -> None:
-        """Load from a local directory (or a name that transformers resolves). Raises ValueError for a model without
-        a plain key/value cache."""
+        """Load from a local directory. Raises ValueError for a model without a plain key/value cache."""
         self.config: Any = AutoConfig.from_pretrained(str(model_dir), trust_remote_code=False)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
         self.module = load_causal_lm(model_dir, device=device)
@@ -153,4 +152,5 @@ def _has_only_full_attention(module: nn.Module, config: Any) -> bool:  # noqa: A
         return False
     if getattr(text, "sliding_window", None) and not kinds:
         return False
-    return bool(getattr(module, "_supports_attention_backend", False)) and text._attn_implementation in {"sdpa", "eager"}  # noqa: SLF001  # no public name
+    kind = text._attn_implementation  # noqa: SLF001  # there is no public name for it
+    return bool(getattr(module, "_supports_attention_backend", False)) and kind in {"sdpa", "eager"}

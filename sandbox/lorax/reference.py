@@ -1,7 +1,7 @@
 """The same adapters under transformers and PEFT alone: what the engine is compared with.
 
-Nothing of the serving path is used here, so that the two cannot share a mistake. PEFT's own semantics hold: rank-stabilised
-scaling, DoRA, rank and alpha patterns, saved modules.
+Nothing of the serving path is used here, so that the two cannot share a mistake. PEFT's own semantics hold:
+rank-stabilised scaling, DoRA, rank and alpha patterns, saved modules.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ class Reference:
             chosen: list[float] = logs.gather(1, ids[0, 1:, None])[:, 0].tolist()
             return chosen
 
-    def _with_adapter(
-        self, base: nn.Module, adapter: AdapterRequest, directories: Sequence[Path]
-    ) -> Any:  # noqa: ANN401  # peft is untyped here
+    def _with_adapter(self, base: nn.Module, adapter: AdapterRequest, directories: Sequence[Path]) -> nn.Module:
         from peft import PeftModel  # noqa: PLC0415  # seconds to import, and serving does not need it
 
         # Own modules, shared tensors: PEFT rewires modules, and this keeps the base as it was.
@@ -70,9 +68,10 @@ class Reference:
                     self._merge(model, names, adapter)
         except Exception as error:
             raise AdapterError(f"PEFT cannot load {'+'.join(adapter.ids)}: {error}") from error
-        return model.eval()
+        wrapped: nn.Module = model.eval()
+        return wrapped
 
-    def _merge(self, model: Any, names: list[str], adapter: AdapterRequest) -> None:  # noqa: ANN401  # peft is untyped here
+    def _merge(self, model: Any, names: list[str], adapter: AdapterRequest) -> None:  # noqa: ANN401  # untyped
         strategy = adapter.merge_strategy.lower()
         extras: dict[str, Any] = {}
         if strategy != "linear":

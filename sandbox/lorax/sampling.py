@@ -1,8 +1,8 @@
 """Choosing the next token of every row at once.
 
-Order and formulas as in LoRAX, server/lorax_server/utils/tokens.py and logits_process.py: repetition penalty, frequency and
-presence penalty, schema mask, temperature, top-k, top-p, typical-p. A row's choice depends on its own logits and its own
-generator alone, so a seed gives the same text whatever else is in the batch.
+Order and formulas as in LoRAX, server/lorax_server/utils/tokens.py and logits_process.py: repetition penalty, frequency
+and presence penalty, schema mask, temperature, top-k, top-p, typical-p. A row's choice depends on its own logits and its
+own generator alone, so a seed gives the same text whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ def choose(
     return Choice(ids=ids.tolist(), logprobs=logprobs, alternatives=best)
 
 
-def _processed(
-    logits: torch.Tensor, rows: Sequence[RowSampler], masks: Sequence[np.ndarray | None]
-) -> torch.Tensor:
+def _processed(logits: torch.Tensor, rows: Sequence[RowSampler], masks: Sequence[np.ndarray | None]) -> torch.Tensor:
     scores = logits.clone()
     penalised = [index for index, row in enumerate(rows) if row.penalised]
     if penalised:
@@ -126,7 +124,7 @@ def _warped(scores: torch.Tensor, settings: Sequence[Sampling]) -> torch.Tensor:
         scores = scores.masked_fill(scores < ordered.gather(1, kth[:, None]), -torch.inf)
     if any(each.top_p < 1 for each in settings):
         ordered, order = scores.sort(dim=-1)
-        # A cumulated probability of exactly 0 must survive where top-p is off, hence "<" against a negative there.
+        # Where top-p is off nothing may go, not even what has a cumulated probability of exactly 0.
         cut = _column([1 - each.top_p if each.top_p < 1 else -1.0 for each in settings], scores)
         remove = ordered.softmax(dim=-1).cumsum(dim=-1) <= cut
         remove[:, -1] = False
@@ -152,8 +150,8 @@ def _typical(scores: torch.Tensor, settings: Sequence[Sampling]) -> torch.Tensor
 def _draw(scores: torch.Tensor, rows: Sequence[RowSampler]) -> torch.Tensor:
     """Invert the cumulated distribution at one uniform number per row.
 
-    In double precision, so that a different batch (and so a different rounding of the logits) changes a draw only when the
-    number falls within the rounding itself.
+    In double precision, so that a different batch (and so a different rounding of the logits) changes a draw only when
+    the number falls within the rounding itself.
     """
     cumulated = scores.double().softmax(dim=-1).cumsum(dim=-1)
     uniform = torch.tensor([[row.random.random()] for row in rows], dtype=torch.double, device=scores.device)

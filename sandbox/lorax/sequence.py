@@ -60,7 +60,7 @@ class Sequence:
         )
 
     def accept(self, token: int, logprob: float, alternatives: tuple[tuple[int, float], ...]) -> bool:
-        """Take a chosen token, emit it, and tell whether the sequence has ended (then ``Finished`` has been emitted)."""
+        """Take a chosen token, emit it, and tell whether the sequence has ended (and ``Finished`` is emitted)."""
         self.generated.append(token)
         self.sampler.accept(token)
         if self.constraint is not None:

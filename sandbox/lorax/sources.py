@@ -1,7 +1,7 @@
 """Where adapter files come from: ``local``, ``s3``, ``hub``, ``pbase``, each with LoRAX's rules for ids.
 
-Read from predibase/lorax, server/lorax_server/utils/sources/*.py. Ids resolve to a local directory; nothing here looks inside
-the files.
+Read from predibase/lorax, server/lorax_server/utils/sources/*.py. Ids resolve to a local directory; nothing here looks
+inside the files.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _bucket_and_prefix(adapter_id: str) -> tuple[str, str]:
 
 
 def _names_below(adapter_id: str, prefix: str, keys: list[str]) -> dict[str, str]:
-    """File names by key. The prefix has no separator of its own, so a sibling such as ``a10`` beside ``a1`` is listed too."""
+    """File names by key. The prefix has no separator of its own, so ``a1`` lists a sibling ``a10`` too."""
     if len({key.split("/")[0] for key in keys}) > 1:
         raise AdapterError(f"Multiple models found for model_id {adapter_id}")
     names: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The adapters in memory: loaded once by one background thread, evicted least recently used first under a byte budget."""
+"""The adapters in memory: loaded by one background thread, evicted least recently used first under a byte budget."""
 
 from __future__ import annotations
 
@@ -132,7 +132,8 @@ class AdapterStore:
             size = sum(part.size_bytes for part in parts)
             if size > self._budget_bytes:
                 raise AdapterError(
-                    f"Adapter {adapter_id} is larger than adapter memory reservation: {size} / {self._budget_bytes} bytes"
+                    f"Adapter {adapter_id} is larger than adapter memory reservation: "
+                    f"{size} / {self._budget_bytes} bytes"
                 )
         if len(parts) == 1:
             return self._reader.fit(parts[0].adapter_id, parts[0])

@@ -13,7 +13,7 @@ _INCOMPLETE = "\ufffd"
 
 
 class Vocabulary:
-    """The base model's tokenizer, used through its Rust part where it has one (several times quicker, no shared state)."""
+    """The base model's tokenizer, used through its Rust part where it has one: quicker, and without shared state."""
 
     def __init__(self, tokenizer: Any) -> None:  # noqa: ANN401  # transformers is untyped here
         """Copy the fast tokenizer without its truncation and padding."""
