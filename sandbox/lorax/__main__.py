@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
         max_concurrent_requests=options.max_concurrent_requests,
         max_best_of=options.max_best_of,
         max_stop_sequences=options.max_stop_sequences,
+        preloaded_adapter_ids=tuple(options.preloaded_adapter_ids),
     )
     app = create_app(_load_engine(options), settings)
     config = uvicorn.Config(
@@ -92,9 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3000, help="0 takes a free port")
     parser.add_argument("--adapter-source", choices=ADAPTER_SOURCES, default="hub", help="for requests that name none")
-    parser.add_argument("--adapter-memory-bytes", type=_positive, help="bytes kept for adapters")
-    parser.add_argument("--max-slots", type=_positive, help="sequences in one batch")
-    parser.add_argument("--max-active-adapters", type=_positive, help="adapters resident at once")
+    parser.add_argument("--adapter-memory-bytes", type=_positive, default=1 << 30, help="bytes kept for adapters")
+    parser.add_argument("--max-slots", type=_positive, default=64, help="sequences in one batch")
     parser.add_argument("--max-concurrent-requests", type=_positive, default=1024)
     parser.add_argument("--max-best-of", type=_positive, default=2)
     parser.add_argument("--max-stop-sequences", type=_positive, default=4)
@@ -127,18 +127,16 @@ def _load_engine(options: argparse.Namespace) -> Engine:
     # Torch takes seconds to import; a wrong command line must not wait for it.
     from sandbox.lorax.engine import TorchEngine  # noqa: PLC0415
 
-    limits = {
-        name: value
-        for name in ("adapter_memory_bytes", "max_slots", "max_active_adapters", "max_input_length", "max_total_tokens")
-        if (value := getattr(options, name)) is not None
-    }
     return TorchEngine(
-        model_dir=options.model_dir,
+        options.model_dir,
         model_id=options.model_id,
-        preloaded_adapter_ids=tuple(options.preloaded_adapter_ids),
-        strict=options.strict,
         threads=options.threads,
-        **limits,
+        max_slots=options.max_slots,
+        adapter_budget_bytes=options.adapter_memory_bytes,
+        max_input_length=options.max_input_length,
+        max_total_tokens=options.max_total_tokens,
+        default_source=options.adapter_source,
+        strict=options.strict,
     )
 
 

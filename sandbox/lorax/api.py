@@ -71,11 +71,14 @@ class EngineLifecycle:
 def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     """Build the application. It starts the engine with the server and stops it with it."""
     lifecycle = EngineLifecycle(engine)
+    metrics = Metrics(max_input_length=engine.info.max_input_length, max_total_tokens=engine.info.max_total_tokens)
+    generator = Generator(engine=engine, settings=settings, metrics=metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         lifecycle.start()
         try:
+            await generator.preload()
             yield
         finally:
             await asyncio.to_thread(lifecycle.stop)
@@ -86,8 +89,6 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    metrics = Metrics(max_input_length=engine.info.max_input_length, max_total_tokens=engine.info.max_total_tokens)
-    generator = Generator(engine=engine, settings=settings, metrics=metrics)
     app.state.lifecycle = lifecycle
     app.include_router(native_router(generator))
     app.include_router(openai_router(generator))

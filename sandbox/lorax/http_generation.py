@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -147,13 +148,24 @@ class Generator:
                             yield StreamStep(token=event)
                 raise IncompleteGenerationError
 
+    async def preload(self) -> None:
+        """Load the preloaded adapters, each by one token under it. Any failure is the server's, as in LoRAX.
+
+        Raises:
+            RequestError: The first adapter that cannot be had.
+        """
+        calls = (GenerateParameters(adapter_id=name, max_new_tokens=1) for name in self.settings.preloaded_adapter_ids)
+        await asyncio.gather(*(self._probe(parameters) for parameters in calls))
+
     async def probe(self) -> Sequence:
         """Generate one token on the base model, outside the permits and counts.
 
         Raises:
             RequestError: The engine could not.
         """
-        parameters = GenerateParameters(max_new_tokens=1)
+        return await self._probe(GenerateParameters(max_new_tokens=1))
+
+    async def _probe(self, parameters: GenerateParameters) -> Sequence:
         valid = validate("liveness", parameters, engine=self.engine, settings=self.settings, add_special_tokens=True)
         return await self._collect(valid, _Clock(started=time.perf_counter()))
 
@@ -165,11 +177,11 @@ class Generator:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        best = 0
+        best, highest = 0, -math.inf
         for index, sequence in enumerate(sequences):
             # A NaN mean never wins, as in LoRAX's comparison.
-            if sequence.mean_logprob > sequences[best].mean_logprob:
-                best = index
+            if sequence.mean_logprob > highest:
+                best, highest = index, sequence.mean_logprob
         return sequences[best], tuple(sequence for index, sequence in enumerate(sequences) if index != best)
 
     async def _run_one(self, call: Call, started: float) -> Sequence:
@@ -211,7 +223,7 @@ class Generator:
         except Exception as error:
             # Whatever the Python side of LoRAX raises reaches the client as a generation error with its text.
             self.generation_is_healthy = False
-            logger.exception("generation failed")
+            logger.warning("generation failed: %s", error)
             raise GenerationError(str(error) or type(error).__name__) from error
 
     @contextmanager

@@ -23,6 +23,7 @@ class ServerSettings:
         max_best_of: Upper limit of ``best_of``.
         max_stop_sequences: Upper limit of the number of stop strings.
         keep_alive_seconds: Silence in a stream after which a comment line is sent.
+        preloaded_adapter_ids: Loaded at the start from the default source; any other adapter is then refused.
         max_body_bytes: A larger request body is answered with status 413; axum's default.
         return_full_text: Default of the parameter of that name.
     """
@@ -31,6 +32,7 @@ class ServerSettings:
     max_concurrent_requests: int = 1024
     max_best_of: int = 2
     max_stop_sequences: int = 4
+    preloaded_adapter_ids: tuple[str, ...] = ()
     keep_alive_seconds: float = 15.0
     max_body_bytes: int = 2 * 1024 * 1024
     return_full_text: bool = False

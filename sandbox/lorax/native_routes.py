@@ -71,7 +71,7 @@ def router_of(generator: Generator) -> APIRouter:
             pieces = generator.engine.encode_with_offsets(
                 body.inputs, add_special_tokens=body.add_special_tokens is not False
             )
-        except NotImplementedError as error:
+        except ValueError as error:
             raise TokenizerError("No fast tokenizer or tokenizer.json for this model") from error
         return json_response(
             [{"id": token, "text": text, "start": start, "stop": stop} for token, text, start, stop in pieces]

@@ -104,7 +104,8 @@ def adapter_request(parameters: GenerateParameters, settings: ServerSettings) ->
     """Return the adapter that a request wants, or None for the base model.
 
     Raises:
-        GenerationError: The base model is one of several adapters to be merged.
+        GenerationError: The base model is one of several adapters to be merged, or this server preloads and the adapter
+            is not among the preloaded ones.
     """
     source = parameters.adapter_source or settings.default_adapter_source
     if source.lower() in ADAPTER_SOURCES:
@@ -115,7 +116,9 @@ def adapter_request(parameters: GenerateParameters, settings: ServerSettings) ->
         name = parameters.adapter_id if merged is None else merged.ids[0]
         if name is None or name in {"", BASE_MODEL_ADAPTER_ID}:
             return None
+        _check_preloaded((name,), settings)
         return AdapterRequest(ids=(name,), source=source, api_token=parameters.api_token)
+    _check_preloaded(merged.ids, settings)
     if BASE_MODEL_ADAPTER_ID in merged.ids:
         raise GenerationError(f"the base model ({BASE_MODEL_ADAPTER_ID}) cannot be merged with adapters")
     return AdapterRequest(
@@ -127,6 +130,15 @@ def adapter_request(parameters: GenerateParameters, settings: ServerSettings) ->
         density=merged.density,
         majority_sign_method=(merged.majority_sign_method or "total").lower(),
     )
+
+
+def _check_preloaded(ids: tuple[str, ...], settings: ServerSettings) -> None:
+    if settings.preloaded_adapter_ids and (len(ids) > 1 or ids[0] not in settings.preloaded_adapter_ids):
+        raise GenerationError(
+            "This model does not support dynamic adapter loading. It serves its preloaded adapters only: "
+            f"{', '.join(settings.preloaded_adapter_ids)}",
+            from_adapter=True,
+        )
 
 
 def _check_adapters(parameters: GenerateParameters) -> None:
