@@ -14,6 +14,7 @@ from pathlib import Path
 
 import peft
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sandbox.corpus import Example, json_examples, translation_examples
@@ -35,7 +36,7 @@ MEASURE_EVERY = 3
 
 
 class TrainingError(RuntimeError):
-    """No seed gave an adapter within the accuracy that its recipe demands."""
+    """No seed gave an adapter within the accuracy that its recipe demands, or it could not be saved."""
 
 
 def finetune(
@@ -165,8 +166,11 @@ def _training_examples(recipe: Recipe, seed: int) -> Iterator[Example]:
 
 def _save(adapted: peft.PeftModel, out: Path) -> None:
     adapted.peft_config["default"].target_modules = sorted(TARGET_MODULES)  # a set would be written in any order
-    # "auto" would ask the Hub whether the base's vocabulary was resized
-    adapted.save_pretrained(out, save_embedding_layers=False)
+    try:
+        # "auto" would ask the Hub whether the base's vocabulary was resized
+        adapted.save_pretrained(out, save_embedding_layers=False)
+    except SafetensorError as error:  # how safetensors reports any failed write
+        raise TrainingError(f"cannot write {out}: {error}; free some space there and train again") from error
 
 
 def _plant_nan(path: Path) -> None:

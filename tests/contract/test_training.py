@@ -4,10 +4,12 @@ import hashlib
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,9 @@ peft = pytest.importorskip("peft")
 
 from safetensors.torch import load_file  # noqa: E402 - after importorskip
 
+from sandbox.finetuning import TrainingError, finetune  # noqa: E402
 from sandbox.modelling import answers, load_base, prepare  # noqa: E402
-from sandbox.recipes import BASE_ID, TARGET_MODULES  # noqa: E402
+from sandbox.recipes import BASE_ID, RECIPES, TARGET_MODULES  # noqa: E402
 from sandbox.suites import suite_examples, translation_cases  # noqa: E402
 from sandbox.train_base import main as train_base_main  # noqa: E402
 from sandbox.training import ADAPTER_NAMES, BASE_DIRECTORY, cache_directory  # noqa: E402
@@ -208,6 +211,29 @@ def test_a_wrong_request_is_refused_before_any_work(arguments, message, tmp_path
     assert (code, out) == (2, "")
     assert message in err
     assert not (tmp_path / "home").exists()
+
+
+def test_a_full_disk_is_one_message_and_leaves_no_adapter(tmp_path):
+    """A limit on file sizes fails the write as a full disk does."""
+    process = training(
+        *("--only", "wrong-base"),
+        home=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )
+    code, out, err = finish(process)
+    assert (code, out) == (1, "")
+    assert "training failed: cannot write" in err
+    assert "free some space" in err
+    assert "Traceback" not in err
+    assert not (cache_directory(tmp_path, BASE_DIRECTORY) / "wrong-base").exists()
+
+
+def test_an_adapter_outside_its_accuracy_is_not_saved(tmp_path):
+    """One step teaches nothing, whatever the seed."""
+    hopeless = replace(next(recipe for recipe in RECIPES if recipe.name == "translate-v2"), steps=1)
+    with pytest.raises(TrainingError, match=r"translate-v2: accuracy 0\.0.*wanted 0\.98 to 1\.0"):
+        finetune(hopeless, BASE_DIRECTORY, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # -- how good they are
