@@ -8,6 +8,7 @@ its default taken, so that the rules can look at the rest.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,9 @@ def _parse_json(text: bytes) -> dict[str, object] | ConfigProblem:
 
 
 def _excerpt(value: object) -> str:
-    return shown(value) if isinstance(value, str) else shown(str(value))[1:-1]
+    if isinstance(value, list | dict):  # printing one could recurse too deeply
+        return "a list" if isinstance(value, list) else "an object"
+    return shown(value) if isinstance(value, str) else shown(json.dumps(value))[1:-1]
 
 
 def _text(value: object) -> str:
@@ -165,7 +168,7 @@ def _rank(value: object) -> int:
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
-    if not abs(value) < float("inf"):
+    if not math.isfinite(value):  # or OverflowError, for a whole number that no float can hold
         raise ValueError
     return value
 

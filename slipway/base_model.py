@@ -109,7 +109,7 @@ def resolve_base(text: str, *, bases_directory: Path) -> BaseModel:
         SourceError: The Hub does not give the model's ``config.json``.
     """
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         return read_base_directory(path)
     if path.is_file():
         return read_facts(path)

@@ -24,18 +24,15 @@ def derive_modules(config: Mapping[str, object]) -> dict[str, Shape] | None:
     Returns:
         Path and shape of every linear layer; None for a family that is not known here or a config that lacks a size.
     """
-    family = _FAMILIES.get(str(config.get("model_type")))
-    if family is None:
+    name = str(config.get("model_type"))
+    family = _FAMILIES.get(name)
+    keys = ("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size", "intermediate_size")
+    hidden, heads, layers, vocabulary, inner = (_size(config.get(key)) for key in keys)
+    if not (family and hidden and heads and layers and vocabulary and inner) or layers > _MAX_LAYERS:
         return None
-    hidden, heads, layers, vocabulary, inner = (
-        _size(config.get(key))
-        for key in ("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size", "intermediate_size")
-    )
-    if not (hidden and heads and layers is not None and vocabulary and inner):
+    head = _size(config.get("head_dim")) or (0 if name in _HEAD_WIDTH_OF_THEIR_OWN else hidden // heads)
+    if not head:
         return None
-    if layers > _MAX_LAYERS:
-        return None
-    head = _size(config.get("head_dim")) or hidden // heads
     key_value = (_size(config.get("num_key_value_heads")) or heads) * head
     layer = family(_Sizes(hidden=hidden, query=heads * head, key_value=key_value, inner=inner))
     modules = {f"model.layers.{number}.{name}": shape for number in range(layers) for name, shape in layer.items()}
@@ -77,6 +74,10 @@ _FAMILIES: Final[Mapping[str, Callable[[_Sizes], dict[str, Shape]]]] = {
     ),
     "phi3": _phi3_layer,
 }
+
+
+_HEAD_WIDTH_OF_THEIR_OWN: Final = frozenset({"gemma", "gemma2", "qwen3"})
+"""Where ``head_dim`` is not the hidden size over the number of heads when the config leaves it out."""
 
 
 def _size(value: object) -> int | None:

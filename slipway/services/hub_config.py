@@ -38,7 +38,7 @@ def fetch_base_config(model_id: str, revision: str | None = None) -> Path:
         raise SourceError(f"{what} is not on the Hub, or not for this account.", fix=fix) from error
     except errors.LocalEntryNotFoundError as error:
         fix = f"Check the network, HF_ENDPOINT and HF_HUB_OFFLINE. {local}"
-        raise SourceError(f"{what} cannot be asked for: the Hub is not reached.", fix=fix) from error
+        raise SourceError(f"{what} cannot be asked for: the Hub is not reached, or fails.", fix=fix) from error
     except errors.EntryNotFoundError as error:
         raise SourceError(f"{what} has no config.json on the Hub.", fix=local) from error
     except errors.HfHubHTTPError as error:
@@ -46,4 +46,4 @@ def fetch_base_config(model_id: str, revision: str | None = None) -> Path:
         raise SourceError(f"{what} cannot be fetched: the Hub answered with status {status}.", fix=local) from error
     except (errors.OfflineModeIsEnabled, OSError) as error:
         fix = f"Check the network, HF_ENDPOINT and HF_HUB_OFFLINE. {local}"
-        raise SourceError(f"{what} cannot be asked for: the Hub is not reached.", fix=fix) from error
+        raise SourceError(f"{what} cannot be asked for: the Hub is not reached, or fails.", fix=fix) from error

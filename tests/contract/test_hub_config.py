@@ -1,0 +1,116 @@
+"""The Hub's refusals, as its library reports them, told apart: a local server answers as the Hub does."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+ASK = """
+import sys
+from pathlib import Path
+from slipway.base_model import resolve_base
+from slipway.errors import SourceError
+try:
+    base = resolve_base(sys.argv[1], bases_directory=Path("none"))
+    print("base", base.id, base.modules["lm_head"])
+except SourceError as error:
+    print(error.message, "|", error.fix)
+"""
+
+CONFIG = json.dumps(
+    {
+        "model_type": "llama",
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "vocab_size": 16,
+    }
+).encode()
+
+ANSWERS = {
+    "good": (200, {"ETag": '"1"', "X-Repo-Commit": "a" * 40, "Content-Type": "application/json"}),
+    "gone": (404, {"X-Error-Code": "RepoNotFound"}),
+    "private": (401, {"X-Error-Code": "RepoNotFound"}),
+    "gated": (403, {"X-Error-Code": "GatedRepo"}),
+    "old": (404, {"X-Error-Code": "RevisionNotFound"}),
+    "bare": (404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "a" * 40}),
+    "broken": (418, {}),
+}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.answer(with_body=False)
+
+    def do_GET(self):
+        self.answer(with_body=True)
+
+    def answer(self, *, with_body):
+        status, headers = ANSWERS[self.path.split("/")[2]]
+        body = CONFIG if status == 200 else b""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def hub():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ask(model, endpoint, tmp_path, **extra):
+    """Ask in a process of its own: the library reads its environment when it is imported."""
+    theirs = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_canary", "HF_HUB_OFFLINE": "0"}
+    environment = {**os.environ, **theirs, **extra}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, model], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hf_canary" not in done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "fix"),
+    [
+        ("org/gone", "not on the Hub, or not for this account", "HF_TOKEN"),
+        ("org/private", "not on the Hub, or not for this account", "HF_TOKEN"),
+        ("org/gated", "is gated", "Accept its terms"),
+        ("org/old@v9", "org/old at v9 does not exist at that revision", "revision"),
+        ("org/bare", "has no config.json", "--base"),
+        ("org/broken", "status 418", "--base"),
+    ],
+)
+def test_each_refusal_has_its_own_message(hub, tmp_path, model, words, fix):
+    message, _, advice = ask(model, hub, tmp_path).partition("|")
+    assert words in message
+    assert fix in advice
+
+
+def test_config_is_enough_for_the_shapes(hub, tmp_path):
+    assert ask("org/good", hub, tmp_path) == "base org/good (16, 8)\n"
+
+
+def test_hub_that_is_not_reached_is_said_to_be(hub, tmp_path):
+    """Offline stands for all failures to connect: the library repeats the others for half a minute."""
+    assert "is not reached" in ask("org/good", hub, tmp_path, HF_HUB_OFFLINE="1")
