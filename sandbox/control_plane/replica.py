@@ -61,7 +61,7 @@ class Launcher:
             process = await ChildProcess.start(
                 f"deployment {record.name}",
                 self._command(record),
-                log_path=self._settings.home / "logs" / f"{record.name}.log",
+                log_path=self._settings.home / "logs" / "deployments" / f"{record.name}.log",
                 ready_timeout_seconds=self._settings.ready_timeout_seconds,
                 environment=self._environment(record),
             )
