@@ -9,8 +9,9 @@ import asyncio
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from sandbox.lorax.contract import AdapterError, Engine, Finished, GenerationRequest, Token
@@ -113,8 +114,8 @@ class Generator:
     async def stream(self, call: Call) -> AsyncGenerator[StreamStep, None]:
         """Generate token by token.
 
-        A token that may be the last is held back until the engine has said whether it is: LoRAX puts text and details
-        into the last token's event.
+        LoRAX puts text and details into the last token's event, so a token waits until the engine has said that it is
+        not the last: where the next event is there already, or where the token may end the sequence.
 
         Raises:
             RequestError: What the error event must say.
@@ -128,8 +129,8 @@ class Generator:
                 tokens: list[Token] = []
                 held: Token | None = None
                 clock = _Clock(started=started)
-                async with closing(self._events(valid.generation)) as events:
-                    async for event in events:
+                async with aclosing(_arrivals(self._events(valid.generation))) as arrivals:
+                    async for event, is_newest in arrivals:
                         if isinstance(event, Finished):
                             if held is None:
                                 raise IncompleteGenerationError
@@ -141,11 +142,10 @@ class Generator:
                         tokens.append(event)
                         if held is not None:
                             yield StreamStep(token=held)
-                            held = None
-                        if _may_be_last(event, len(tokens), valid.generation):
-                            held = event
-                        else:
+                        held = event
+                        if is_newest and not _may_be_last(event, len(tokens), valid.generation):
                             yield StreamStep(token=event)
+                            held = None
                 raise IncompleteGenerationError
 
     async def preload(self) -> None:
@@ -287,6 +287,39 @@ class _Clock:
             first_token_ms=((self._first_token or now) - self._started) * 1000,
             total_ms=(now - self._started) * 1000,
         )
+
+
+async def _arrivals(
+    events: AsyncGenerator[Token | Finished, None],
+) -> AsyncGenerator[tuple[Token | Finished, bool], None]:
+    """Yield each event with whether it is the newest that has come, reading ahead of the consumer."""
+    arrived: deque[Token | Finished] = deque()
+    changed = asyncio.Event()
+
+    async def read_ahead() -> None:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    arrived.append(event)
+                    changed.set()
+        finally:
+            changed.set()
+
+    reader = asyncio.create_task(read_ahead())
+    try:
+        while True:
+            if not arrived and not reader.done():
+                await changed.wait()
+            changed.clear()
+            while arrived:
+                event = arrived.popleft()
+                yield event, not arrived
+            if reader.done():
+                reader.result()
+                return
+    finally:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
 
 
 def _may_be_last(token: Token, count: int, request: GenerationRequest) -> bool:

@@ -52,6 +52,7 @@ class SpellingEngine:
 
     info: EngineInfo = SPELLING_INFO
     has_chat_template: bool = True
+    end_is_special: bool = True
     fails: bool = False
     is_running: bool = False
     cancelled: int = 0
@@ -105,7 +106,7 @@ class SpellingEngine:
                 id=EOS if ended else ord(shown) + FIRST_BYTE,
                 text=shown,
                 logprob=logprob,
-                special=ended,
+                special=ended and self.end_is_special,
                 alternatives=tuple((FIRST_BYTE + at, chr(at), -9.0) for at in range(request.alternatives)),
             )
             if count == request.max_new_tokens:

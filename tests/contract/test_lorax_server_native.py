@@ -175,6 +175,15 @@ def test_stream_ends_with_the_reason(http, inputs, parameters, reason):
     assert events[-1]["details"]["finish_reason"] == reason
 
 
+def test_stream_ends_well_where_the_end_token_is_not_special(serve, spelling_engine):
+    """Some models end texts with tokens that their tokenizer does not list as special."""
+    app = create_app(spelling_engine(end_is_special=False), ServerSettings())
+    with serve(app) as url, httpx.Client(base_url=url) as client:
+        events = stream(client, "x", details=True)
+    assert [event["generated_text"] for event in events] == [None, None, "yz"]
+    assert events[-1]["details"]["finish_reason"] == "eos_token"
+
+
 def test_stream_without_details_ends_with_the_text_alone(http):
     assert stream(http, max_new_tokens=2)[-1]["details"] is None
 
