@@ -93,11 +93,12 @@ def ask(model, endpoint, tmp_path, **extra):
 @pytest.mark.parametrize(
     ("model", "words", "fix"),
     [
+        ("org/a--b", "is not named as the Hub names models", "--base"),
         ("org/gone", "not on the Hub, or not for this account", "HF_TOKEN"),
         ("org/private", "not on the Hub, or not for this account", "HF_TOKEN"),
         ("org/gated", "is gated", "Accept its terms"),
         ("org/old@v9", "org/old at v9 does not exist at that revision", "revision"),
-        ("org/bare", "has no config.json", "--base"),
+        ("org/bare", "has no config.json on the Hub", ""),
         ("org/broken", "status 418", "--base"),
     ],
 )
