@@ -66,7 +66,7 @@ class TorchEngine:
             adapter_budget_bytes: Adapter bytes kept in memory; a larger adapter is refused.
             max_input_length: Longest prompt in tokens; one less than ``max_total_tokens`` when omitted.
             max_total_tokens: Longest prompt plus answer; the model's limit, at most 4096, when omitted.
-            default_source: Source of adapters whose request names none.
+            default_source: Source of adapters whose request names none; kept for the HTTP layer, which fills it in.
             strict: Refuse adapters that LoRAX would drop, mis-scale or accept unchecked.
             seed: Makes DARE merges repeatable.
         """
@@ -83,9 +83,9 @@ class TorchEngine:
             max_total_tokens=total,
             max_slots=max_slots,
         )
-        self._default_source = default_source
+        self.default_source = default_source
         self._vocabulary = Vocabulary(self._model.tokenizer)
-        self._vocabulary_size = int(self._model.text_config.vocab_size)
+        self._vocabulary_size = self._model.vocabulary_size
         self._eos_ids = self._model.eos_ids
         self._constraints = ConstraintCompiler(self._model.tokenizer, size=self._vocabulary_size, eos_ids=self._eos_ids)
         self._downloads = Path(tempfile.mkdtemp(prefix="lorax-adapters-"))
@@ -145,11 +145,17 @@ class TorchEngine:
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Token | Finished]:
         """Yield tokens as they come, then exactly one ``Finished``; closing the iterator cancels the sequence.
 
-        Raises AdapterError when the adapter cannot be had, RuntimeError for an unusable schema, an empty prompt or a
-        failed batch.
+        Raises AdapterError when the adapter cannot be had, RuntimeError for an unusable schema, lengths beyond the
+        limits, or a failed batch.
         """
-        if not request.input_ids:
-            raise RuntimeError("the prompt has no tokens")
+        length = len(request.input_ids)
+        if not (
+            length and request.max_new_tokens > 0 and length + request.max_new_tokens <= self.info.max_total_tokens
+        ):
+            raise RuntimeError(
+                f"{length} prompt tokens and {request.max_new_tokens} new ones do not fit in 1 to "
+                f"{self.info.max_total_tokens} tokens"
+            )
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
         constraint = None

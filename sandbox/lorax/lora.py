@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 __all__ = ["LoraBank", "StackedPair", "linear_shape"]
 
@@ -37,7 +38,7 @@ def linear_shape(module: nn.Module) -> tuple[int, int] | None:
     """(in_features, out_features) of a layer that LoRA can wrap, else None. Conv1D keeps its weight transposed."""
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    if type(module).__name__ == "Conv1D" and isinstance(weight := getattr(module, "weight", None), torch.Tensor):
+    if isinstance(module, Conv1D) and isinstance(weight := module.weight, torch.Tensor):
         return weight.shape[0], weight.shape[1]
     return None
 
@@ -60,7 +61,7 @@ class _LoraLayer:
             # In place: the base layer's output is fresh, and nothing else holds it.
             return y.baddbmm_(torch.bmm(x, self.a), self.b)
         rows = self.a.shape[0]
-        update = torch.bmm(torch.bmm(x.view(rows, -1, x.shape[-1]), self.a), self.b)
+        update = torch.bmm(torch.bmm(x.reshape(rows, -1, x.shape[-1]), self.a), self.b)
         return y + update.view(y.shape)
 
 

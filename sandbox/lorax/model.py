@@ -61,6 +61,13 @@ class BaseModel:
         return self.config.get_text_config()
 
     @property
+    def vocabulary_size(self) -> int:
+        """Width of the logits, which may exceed the tokenizer's vocabulary."""
+        head: Any = getattr(self.module, "get_output_embeddings", lambda: None)()
+        weight = getattr(head, "weight", None)
+        return int(self.text_config.vocab_size if weight is None else weight.shape[0])
+
+    @property
     def eos_ids(self) -> frozenset[int]:
         """Tokens that end a text: the generation configuration's and the tokenizer's."""
         generation: Any = getattr(self.module, "generation_config", None)

@@ -1,8 +1,8 @@
 """Choosing the next token of every row at once.
 
 Order and formulas as in LoRAX, server/lorax_server/utils/tokens.py and logits_process.py: repetition penalty, frequency
-and presence penalty, schema mask, temperature, top-k, top-p, typical-p. A row's choice depends on its own logits and its
-own generator alone, so a seed gives the same text whatever else is in the batch.
+and presence penalty, schema mask, temperature, top-k, top-p, typical-p. A row's choice depends on its own logits and
+its own generator alone, so a seed gives the same text whatever else is in the batch.
 """
 
 from __future__ import annotations

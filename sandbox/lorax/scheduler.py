@@ -93,23 +93,7 @@ class Scheduler:
         budget = PREFILL_TOKENS
         while budget > 0 and (group := self._next_group(budget)):
             budget -= len(group) * max(len(each.request.input_ids) for each in group)
-            try:
-                self._prefill(group)
-            except Exception as error:
-                if len(group) == 1:
-                    logger.exception("prefill failed")
-                    group[0].emit(RuntimeError(f"{type(error).__name__}: {error}"))
-                    continue
-                # One of them is the cause: alone, each fails or passes for itself.
-                for sequence in group:
-                    self._prefill_alone(sequence)
-
-    def _prefill_alone(self, sequence: Sequence) -> None:
-        try:
-            self._prefill([sequence])
-        except Exception as error:
-            logger.exception("prefill failed")
-            sequence.emit(RuntimeError(f"{type(error).__name__}: {error}"))
+            self._prefill(group)
 
     def _next_group(self, budget: int) -> list[Sequence]:
         group: list[Sequence] = []
@@ -139,10 +123,17 @@ class Scheduler:
         wanted = group[0].request.prefill_logprobs
         try:
             logits = self._model.prefill([each.request.input_ids for each in group], all_logits=wanted)
-        except BaseException:
+        except Exception as error:
+            logger.exception("prefill of %d sequences failed", len(group))
             for slot in range(first, first + len(group)):
                 bank.clear(slot)
-            raise
+            if len(group) == 1:
+                _fail(group[0], error)
+            else:
+                # One of them is the cause: alone, each passes or fails for itself.
+                for sequence in group:
+                    self._prefill([sequence])
+            return
         self._active += group
         if wanted:
             for sequence, row in zip(group, logits, strict=True):
@@ -154,10 +145,11 @@ class Scheduler:
     def _decode(self) -> None:
         try:
             logits = self._model.decode([each.generated[-1] for each in self._active])
-            self._choose(logits, 0)
         except Exception as error:
             logger.exception("decoding failed")
             self._fail_all(RuntimeError(f"{type(error).__name__}: {error}"))
+        else:
+            self._choose(logits, 0)
 
     def _choose(self, logits: torch.Tensor, first: int) -> None:
         """Choose and emit one token for the rows from ``first`` on, and release those that have ended."""
@@ -170,9 +162,9 @@ class Scheduler:
         )
         chosen = zip(rows, choice.ids, choice.logprobs, choice.alternatives, strict=True)
         ended = [
-            index
-            for index, (sequence, token, logprob, others) in enumerate(chosen, start=first)
-            if sequence.accept(token, logprob, others)
+            row
+            for row, (sequence, token, logprob, others) in enumerate(chosen, start=first)
+            if _accept(sequence, token, logprob, others)
         ]
         # From the last row down, so that a row that moves up to fill a gap has not ended itself.
         for row in reversed(ended):
@@ -194,3 +186,17 @@ class Scheduler:
         self._model.clear()
         for sequence in failed:
             sequence.emit(error)
+
+
+def _fail(sequence: Sequence, error: Exception) -> None:
+    sequence.emit(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _accept(sequence: Sequence, token: int, logprob: float, alternatives: tuple[tuple[int, float], ...]) -> bool:
+    """Whether the sequence has ended; one whose own state fails ends with the error and leaves the others alone."""
+    try:
+        return sequence.accept(token, logprob, alternatives)
+    except Exception as error:
+        logger.exception("a sequence failed")
+        _fail(sequence, error)
+        return True

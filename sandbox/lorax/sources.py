@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -70,7 +71,8 @@ class AdapterSources:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
             names = _names_below(adapter_id, prefix, keys)
-            partial.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
             for key, name in names.items():
                 path = partial / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,8 +89,9 @@ class AdapterSources:
         if not api_token and os.environ.get("LORAX_USE_GLOBAL_HF_TOKEN") == "1":
             api_token = os.environ.get("HUGGING_FACE_HUB_TOKEN")
         token: str | bool = api_token or False
+        endpoint = os.environ.get("HF_ENDPOINT")
         try:
-            found = huggingface_hub.HfApi().model_info(adapter_id, token=token)
+            found = huggingface_hub.HfApi(endpoint=endpoint).model_info(adapter_id, token=token)
             names = [
                 item.rfilename
                 for item in found.siblings or ()
@@ -99,7 +102,8 @@ class AdapterSources:
             if any(name.endswith(".safetensors") for name in names):
                 names = [name for name in names if not name.endswith(".bin")]
             paths = [
-                huggingface_hub.hf_hub_download(adapter_id, name, revision=found.sha, token=token) for name in names
+                huggingface_hub.hf_hub_download(adapter_id, name, revision=found.sha, token=token, endpoint=endpoint)
+                for name in names
             ]
         except (OSError, HFValidationError) as error:
             # huggingface_hub's HTTP errors are OSErrors whatever HTTP library it uses.

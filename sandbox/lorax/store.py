@@ -43,6 +43,7 @@ class AdapterStore:
         self._resident: OrderedDict[Key, LoadedAdapter] = OrderedDict()
         self._waiting: dict[Key, list[Answer]] = {}
         self._directories: dict[str, Path] = {}
+        self._fetching = threading.Lock()
         self._jobs: queue.SimpleQueue[AdapterRequest | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -59,6 +60,7 @@ class AdapterStore:
         self._thread.join()
         self._thread = None
         with self._lock:
+            self._directories.clear()
             waiting = [answer for answers in self._waiting.values() for answer in answers]
             self._waiting.clear()
         for answer in waiting:
@@ -142,8 +144,10 @@ class AdapterStore:
         return self._reader.fit(merged.adapter_id, merged)
 
     def _directory(self, adapter_id: str, wanted: AdapterRequest) -> Path:
-        directory = self._directories.get(adapter_id)
-        if directory is None:
-            directory = self._sources.fetch(adapter_id, wanted.source, wanted.api_token)
-            self._directories[adapter_id] = directory
-        return directory
+        """Fetched once: an id keeps its files for as long as the engine runs, whatever source a later request names."""
+        with self._fetching:
+            directory = self._directories.get(adapter_id)
+            if directory is None:
+                directory = self._sources.fetch(adapter_id, wanted.source, wanted.api_token)
+                self._directories[adapter_id] = directory
+            return directory

@@ -333,7 +333,7 @@ def _only_eos(tensors):
         {"typical_p": 0.6},
         {"do_sample": True, "repetition_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": 0.4},
     ],
-    ids=lambda settings: "+".join(settings),
+    ids="+".join,
 )
 async def test_seed_repeats_whatever_else_runs(sampling, start, make_adapter):
     engine, adapter = start(), local(make_adapter(seed=3))
@@ -404,6 +404,16 @@ async def test_failing_prompt_fails_only_its_own_request(start, base_of):
     assert isinstance(failure, RuntimeError)
     for text, (tokens, _) in zip(TEXTS, answers, strict=True):
         assert_greedy(peft_model(base_of("llama")), engine.encode(text), tokens)
+
+
+async def test_lengths_beyond_the_limits_fail_before_they_reach_the_batch(start):
+    """The positions of a model end somewhere; one sequence running past them would take the batch with it."""
+    engine = start(max_total_tokens=40)
+    for prompt, new in (("", 5), (TEXTS[0], 0), (TEXTS[0], 40)):
+        with pytest.raises(RuntimeError, match="do not fit"):
+            await generate(engine, prompt, new=new)
+    tokens, _ = await generate(engine, TEXTS[0], new=40 - len(engine.encode(TEXTS[0])))
+    assert len(tokens) == 40 - len(engine.encode(TEXTS[0]))
 
 
 async def test_nan_adapter_gives_nan_and_harms_nobody(start, base_of, make_adapter, tmp_path, caplog):
@@ -547,7 +557,7 @@ def _silence(model, part):
 
 @pytest.mark.parametrize("case", LOSSES)
 async def test_what_lorax_loses_is_lost_with_a_warning_or_refused_when_strict(
-    case, start, base_of, make_adapter, tmp_path, caplog
+    case, *, start, base_of, make_adapter, tmp_path, caplog
 ):
     config, tensors, warning, lose = LOSSES[case]
     good = make_adapter(seed=4)
@@ -624,7 +634,7 @@ def _wrong_width(tensors):
     ],
     ids=["mixed ranks", "other width", "rank 0", "rank null"],
 )
-async def test_refused_adapters(settings, config, tensors, message, start, make_adapter, tmp_path):
+async def test_refused_adapters(*, settings, config, tensors, message, start, make_adapter, tmp_path):
     adapter = edited(make_adapter(**settings), tmp_path / "bad", config=config, tensors=tensors)
     with pytest.raises(AdapterError, match=message):
         await generate(start(), "a", local(adapter))
@@ -682,7 +692,7 @@ def _scaled(adapter, target, factor):
 
 
 @pytest.mark.parametrize(("weight", "factor"), [(1.0, 4), (0.5, 1)])
-async def test_merge_weights_act_quadratically(weight, factor, start, base_of, make_adapter, tmp_path):
+async def test_merge_weights_act_quadratically(*, weight, factor, start, base_of, make_adapter, tmp_path):
     """A and B are merged apart: two equal adapters at 1 and 1 give four times the update."""
     adapter = make_adapter(seed=1)
     twin = edited(adapter, tmp_path / "twin")
