@@ -1,0 +1,60 @@
+"""Grade recorded outputs without asking a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slipway.checks import grade_case
+from slipway.errors import ConfigFileError
+from slipway.results import Arm, CaseResult
+from slipway.results_io import RecordedOutput
+from slipway.suite import Suite
+
+__all__ = ["grade_outputs"]
+
+
+def grade_outputs(
+    suite: Suite, outputs: Sequence[RecordedOutput], *, file: Path | str, arm: Arm = Arm.CANDIDATE
+) -> list[CaseResult]:
+    """Grade outputs that were recorded elsewhere, one result for each case in the suite's order.
+
+    A case without a recorded output is missing, not failed.
+
+    Args:
+        suite: Expanded; ``test`` of an output is the 0-based index of its case.
+        outputs: In any order.
+        file: Where they come from, for errors.
+        arm: Under which arm to record the results.
+
+    Raises:
+        ConfigFileError: An index that the suite does not have, or two outputs for one case.
+    """
+    by_case: dict[int, RecordedOutput] = {}
+    for output in outputs:
+        if output.test >= len(suite.cases):
+            raise ConfigFileError(
+                f"there is no test {output.test}: the suite has {len(suite.cases)} cases.",
+                file=file,
+                line=output.line,
+                key="test",
+                fix=f"Write 0 to {len(suite.cases) - 1}.",
+            )
+        if output.test in by_case:
+            raise ConfigFileError(
+                f"test {output.test} already has an output at line {by_case[output.test].line}.",
+                file=file,
+                line=output.line,
+                key="test",
+                fix="Keep one line for each test.",
+            )
+        by_case[output.test] = output
+    results = []
+    for index, case in enumerate(suite.cases):
+        recorded = by_case.get(index)
+        if recorded is None:
+            missing = CaseResult(case=case.id, arm=arm, tags=case.tags, group=case.group, error="no recorded output")
+            results.append(missing)
+        else:
+            results.append(grade_case(case, arm=arm, output=recorded.output, latency_ms=recorded.latency_ms))
+    return results
