@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Trained adapters are cached here, so that demo and test train them once.
+export SLIPWAY_HOME ?= $(CURDIR)/.slipway
 export DO_NOT_TRACK := 1
 
 .PHONY: setup demo test lint types bench clean browser-check

@@ -167,9 +167,8 @@ def open_stage(say: Callable[[str], None]) -> Iterator[Stage]:
         sandbox = parts.enter_context(
             ServerProcess(
                 "the sandbox",
-                [sys.executable, "-m", "sandbox", "--home", str(directory / "sandbox")],
+                [sys.executable, "-m", "sandbox", "--home", str(home), "--state", str(directory / "sandbox")],
                 log=directory / "sandbox.log",
-                environment={"SLIPWAY_HOME": str(home)},
                 show_errors=True,
             )
         )

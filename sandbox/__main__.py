@@ -76,7 +76,7 @@ class _Sandbox:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._home: Path = options.home.resolve()
-        self._state = self._home / "sandbox"
+        self._state: Path = options.state.resolve() if options.state else self._home / "sandbox"
         self.logs = self._state / "logs"
         self.children: list[ChildProcess] = []
 
@@ -170,7 +170,10 @@ def _parser() -> argparse.ArgumentParser:
         "--home",
         type=Path,
         default=Path(os.environ.get("SLIPWAY_HOME") or ".slipway"),
-        help="directory of state and cache (default: $SLIPWAY_HOME, else ./.slipway)",
+        help="directory of the trained adapters (default: $SLIPWAY_HOME, else ./.slipway)",
+    )
+    parser.add_argument(
+        "--state", type=Path, help="directory of repositories, deployments and token (default: HOME/sandbox)"
     )
     parser.add_argument("--port", type=int, default=0, help="port of the control plane; 0 takes a free one")
     parser.add_argument("--lorax-port", type=int, default=0, help="port of the LoRAX server; 0 takes a free one")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import NewType
+from urllib.parse import quote
 
 __all__ = ["AdapterFile", "AdapterUri", "Bundle", "Digest", "Source", "bundle_digest"]
 
@@ -43,7 +44,8 @@ class AdapterUri:
 
     def __str__(self) -> str:
         scheme = {Source.HUB: "hf", Source.S3: "s3", Source.PBASE: "pbase", Source.LOCAL: "file"}[self.source]
-        return f"{scheme}://{self.location}" + (f"@{self.revision}" if self.revision else "")
+        location = quote(self.location) if self.source is Source.LOCAL else self.location
+        return f"{scheme}://{location}" + (f"@{self.revision}" if self.revision else "")
 
 
 @dataclass(frozen=True, kw_only=True)

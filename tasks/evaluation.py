@@ -15,7 +15,8 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 
 from slipway.adapter import Source
 from slipway.evaluation import Contestant, evaluate
-from slipway.gate import Gate, Verdict, decide
+from slipway.gate import Verdict, decide
+from slipway.gate_file import Gate
 from slipway.ledger import Promotion
 from slipway.progress import Kind, ProgressEvent, emit
 from slipway.release import Step

@@ -11,18 +11,25 @@ __all__ = ["make_ask"]
 
 
 def make_ask(client: LoraxClient, adapter_id: str | None, source: Source | None, max_new_tokens: int) -> Ask:
-    """A callable for ``evaluation.evaluate``. Generation is greedy, so that a repeat gives the same answer.
+    """A callable for ``evaluation.evaluate``. Unless the case says otherwise generation is greedy, so a repeat answers alike.
 
     Args:
         client: Of the serving deployment.
         adapter_id: None for the base model.
         source: How the server reads the id.
-        max_new_tokens: Limit per answer.
+        max_new_tokens: Limit per answer, unless the case has its own.
     """
 
-    parameters = GenerationParameters(max_new_tokens=max_new_tokens)
-
     async def ask(case: Case) -> Answer:
+        wanted = case.generation
+        parameters = GenerationParameters(
+            max_new_tokens=wanted.max_tokens or max_new_tokens,
+            temperature=wanted.temperature,
+            top_p=wanted.top_p,
+            top_k=wanted.top_k,
+            seed=wanted.seed,
+            stop=wanted.stop,
+        )
         if isinstance(case.prompt, str):
             reply = await client.generate(
                 case.prompt, adapter_id=adapter_id, adapter_source=source, parameters=parameters

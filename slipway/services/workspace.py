@@ -29,7 +29,7 @@ class Workspace:
     @property
     def store(self) -> BundleStore:
         """The content-addressed store of bundles."""
-        return BundleStore(self.home.bundles)
+        return BundleStore(root=self.home.bundles)
 
     def release_directory(self, release_id: str) -> Path:
         """Where a release keeps its results and report; made when asked for."""
@@ -54,4 +54,4 @@ def _open(home: Home, ledger_url: str) -> Workspace:
 
 def open_store() -> BundleStore:
     """The store alone, for what needs no ledger."""
-    return BundleStore(resolve_home().bundles)
+    return BundleStore(root=resolve_home().bundles)

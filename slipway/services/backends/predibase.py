@@ -17,7 +17,7 @@ from typing import Self
 
 from pydantic import SecretStr
 
-from slipway.adapter import Bundle, Digest, Source
+from slipway.adapter import Bundle, Source, bundle_digest
 from slipway.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -95,7 +95,7 @@ class PredibaseBackend:
                 return PublishedAdapter(adapter_id=known, source=Source.PBASE, reused=True)
             interrupted = self._ledger.open_upload(target=registry, digest=bundle.digest)
             if interrupted is not None:
-                version = await self._settle(registry, bundle.digest, interrupted)
+                version = await self._settle(registry, bundle, interrupted)
                 if version is not None:
                     return PublishedAdapter(adapter_id=version, source=Source.PBASE, reused=True)
             version = await self._upload(registry, bundle, repository=repository, description=description)
@@ -128,7 +128,7 @@ class PredibaseBackend:
         self._ledger.record_upload(**note, stage=UploadStage.COMMITTED, version=version.adapter_id)
         return version.adapter_id
 
-    async def _settle(self, registry: str, digest: Digest, upload: UploadState) -> str | None:
+    async def _settle(self, registry: str, bundle: Bundle, upload: UploadState) -> str | None:
         """End an upload that a crash cut: the version it made, or None when it can be shown to have made none.
 
         Before the files were complete nothing asked for a version, so there is none. After that the same token is sent
@@ -137,7 +137,7 @@ class PredibaseBackend:
         """
         note = {
             "target": registry,
-            "digest": digest,
+            "digest": bundle.digest,
             "repository": upload.repository,
             "attempt_id": upload.attempt_id,
         }
@@ -145,14 +145,15 @@ class PredibaseBackend:
             try:
                 adapter_id: str | None = (await self._client.finish_upload(upload.upload_token)).adapter_id
             except (NotFoundError, InvalidRequestError, ConflictError):
-                adapter_id = await self._find_by_content(upload.repository, digest, upload.tags_before or ())
+                adapter_id = await self._find_by_content(upload.repository, bundle, upload.tags_before or ())
             if adapter_id is not None:
                 self._ledger.record_upload(**note, stage=UploadStage.COMMITTED, version=adapter_id)
                 return adapter_id
         self._ledger.record_upload(**note, stage=UploadStage.ABANDONED)
         return None
 
-    async def _find_by_content(self, repository: str, digest: Digest, tags_before: Sequence[int]) -> str | None:
+    async def _find_by_content(self, repository: str, bundle: Bundle, tags_before: Sequence[int]) -> str | None:
+        wanted = bundle_digest(file for file in bundle.files if file.name in UPLOADED_FILES)
         for version in await self._client.list_versions(repository):
             if version.tag in tags_before:
                 continue
@@ -167,7 +168,7 @@ class PredibaseBackend:
                         service="Predibase",
                         fix="Download it by hand and compare; then repeat the release.",
                     ) from error
-            if found == digest:
+            if found == wanted:
                 return f"{repository}/{version.tag}"
         return None
 
