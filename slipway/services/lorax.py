@@ -224,6 +224,7 @@ class LoraxClient:
         timeouts: The four waits; reading waits for the longest first load by default.
         retry: Budget for repeats of one request.
         connections: At most so many requests at once.
+        address_variable: What errors say to correct; ``PREDIBASE_SERVING`` behind Predibase.
         transport: In place of the network, for tests.
     """
 
@@ -236,13 +237,14 @@ class LoraxClient:
         timeouts: Timeouts = FIRST_LOAD_TIMEOUTS,
         retry: RetryPolicy | None = None,
         connections: int = 100,
+        address_variable: str = LORAX.address_variable,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._token = token
         self._adapter_token = adapter_token
         secrets = frozenset(item.get_secret_value() for item in (token, adapter_token) if item is not None)
-        self._service = replace(LORAX, secrets=secrets)
+        self._service = replace(LORAX, secrets=secrets, address_variable=address_variable)
         self._retry = retry or RetryPolicy()
         self._client = make_client(
             self.base_url,
@@ -333,6 +335,7 @@ class LoraxClient:
 
         Raises:
             UnavailableError: Nothing answers.
+            ServiceTimeoutError: No answer in time.
         """
         try:
             await call(self._client, "GET", "/health", service=self._service, idempotent=True, retry=NO_RETRY)

@@ -308,7 +308,8 @@ def test_addresses_are_shown_without_credentials_and_query():
 async def test_a_download_is_whole_or_absent(server, client, reply, tmp_path, waits):
     content = b"x" * 3_000_000
     target = tmp_path / "a.zip"
-    server.on("GET /file", reply(status=503, json={}), reply(reset=True), reply(body=content))
+    cut_short = reply(body=content[:9], headers={"Content-Length": str(len(content)), "Connection": "close"})
+    server.on("GET /file", reply(status=503, json={}), cut_short, reply(body=content))
     assert await download(client, "/file", target, service=SERVICE, retry=waits.policy) == len(content)
     assert target.read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]

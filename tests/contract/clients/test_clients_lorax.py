@@ -11,6 +11,7 @@ from slipway.adapter import Source
 from slipway.errors import (
     GenerationError,
     InvalidRequestError,
+    NotFoundError,
     ProtocolError,
     RateLimitedError,
     ServiceTimeoutError,
@@ -235,6 +236,13 @@ async def test_a_stuck_server_is_a_timeout(server, reply):
     async with LoraxClient(server.url, timeouts=Timeouts(read_seconds=0.1)) as client:
         with pytest.raises(ServiceTimeoutError):
             await client.generate("a", **BASE)
+
+
+async def test_errors_name_the_variable_that_gave_the_address(server):
+    async with LoraxClient(server.url, address_variable="PREDIBASE_SERVING") as client:
+        with pytest.raises(NotFoundError) as caught:
+            await client.generate("a", **BASE)
+    assert "PREDIBASE_SERVING" in caught.value.fix
 
 
 async def test_health_is_an_answer_and_silence_is_an_error(server, client, live, reply):

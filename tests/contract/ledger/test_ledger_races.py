@@ -149,8 +149,8 @@ def test_what_was_not_committed_at_kill_9_never_happened(url):
         ledger = Ledger(url)
         with writing(ledger._engine) as connection:
             connection.execute(sa.insert(promotions).values(
-                name="a", target="t", sequence=1, release_id="a-1", adapter_id="a/1", adapter_source="pbase", digest="d",
-                kind="promote", evidence_digest="", actor="", recorded_at=ledger._clock()))
+                name="a", target="t", sequence=1, release_id="a-1", adapter_id="a/1", adapter_source="pbase",
+                digest="d", kind="promote", evidence_digest="", actor="", recorded_at=ledger._clock()))
             os.kill(os.getpid(), signal.SIGKILL)
     """
     with process(script, url) as child:
