@@ -206,7 +206,7 @@ class _Builder:
             if not case.prompt or (isinstance(case.prompt, str) and not case.prompt.strip()):
                 raise self._error(
                     self._sources[case.id],
-                    "this test has no prompt.",
+                    "this test has no prompt, or an empty one.",
                     "Add `prompts:` at the top of the suite, or `vars: {prompt: ...}` to the test.",
                 )
 
