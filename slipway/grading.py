@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.checks import grade_case
 from slipway.errors import ConfigFileError
 from slipway.results import Arm, CaseResult
-from slipway.results_io import RecordedOutput
+from slipway.results_io import RecordedOutput, read_outputs
 from slipway.suite import Suite
 
 __all__ = ["grade_outputs"]
 
 
-def grade_outputs(
-    suite: Suite, outputs: Sequence[RecordedOutput], *, file: Path | str, arm: Arm = Arm.CANDIDATE
-) -> list[CaseResult]:
-    """Grade outputs that were recorded elsewhere, one result for each case in the suite's order.
+def grade_outputs(suite: Suite, path: Path | str, *, arm: Arm = Arm.CANDIDATE) -> list[CaseResult]:
+    """Grade a file of recorded outputs, one result for each case in the suite's order.
 
     A case without a recorded output is missing, not failed.
 
     Args:
         suite: Expanded; ``test`` of an output is the 0-based index of its case.
-        outputs: In any order.
-        file: Where they come from, for errors.
+        path: JSONL, one ``{"test": 0, "output": "..", "latency_ms": 12.0}`` a line, in any order.
         arm: Under which arm to record the results.
 
     Raises:
-        ConfigFileError: An index that the suite does not have, or two outputs for one case.
+        ConfigFileError: A bad line, an index that the suite does not have, or two outputs for one case.
     """
     by_case: dict[int, RecordedOutput] = {}
-    for output in outputs:
+    for output in read_outputs(path):
         if output.test >= len(suite.cases):
             raise ConfigFileError(
                 f"there is no test {output.test}: the suite has {len(suite.cases)} cases.",
-                file=file,
+                file=path,
                 line=output.line,
                 key="test",
                 fix=f"Write 0 to {len(suite.cases) - 1}.",
@@ -43,7 +39,7 @@ def grade_outputs(
         if output.test in by_case:
             raise ConfigFileError(
                 f"test {output.test} already has an output at line {by_case[output.test].line}.",
-                file=file,
+                file=path,
                 line=output.line,
                 key="test",
                 fix="Keep one line for each test.",

@@ -45,7 +45,7 @@ def read_results(path: Path | str) -> list[CaseResult]:
 
 
 def read_outputs(path: Path | str) -> list[RecordedOutput]:
-    """Read recorded outputs, to be graded with ``checks.grade_outputs``.
+    """Read recorded outputs, to be graded with ``grading.grade_outputs``.
 
     Raises:
         ConfigFileError: With file, line and key.

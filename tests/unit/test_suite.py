@@ -9,7 +9,6 @@ import pytest
 
 from slipway.errors import ConfigFileError
 from slipway.grading import grade_outputs
-from slipway.results_io import RecordedOutput
 from slipway.suite import load_suite
 
 
@@ -376,31 +375,36 @@ GRADED = """\
     """
 
 
-def recorded(*outputs):
-    return [RecordedOutput(line=number, **output) for number, output in enumerate(outputs, start=1)]
+@pytest.fixture
+def grade(write, tmp_path):
+    """Grade recorded outputs, given as dictionaries, against the suite above."""
+
+    def grade_lines(*outputs):
+        suite = load_suite(write(GRADED), need_prompts=False)
+        path = tmp_path / "outputs.jsonl"
+        path.write_text("".join(json.dumps(output) + "\n" for output in outputs))
+        return grade_outputs(suite, path)
+
+    return grade_lines
 
 
-def test_recorded_outputs_are_graded_in_the_suites_order(write):
-    suite = load_suite(write(GRADED), need_prompts=False)
-    outputs = recorded({"test": 1, "output": "", "latency_ms": 12.0}, {"test": 0, "output": "x"})
-    one, two, three = grade_outputs(suite, outputs, file="o.jsonl")
+def test_recorded_outputs_are_graded_in_the_suites_order(grade):
+    one, two, three = grade({"test": 1, "output": "", "latency_ms": 12.0}, {"test": 0, "output": "x"})
     assert (one.case, one.passed, one.score, one.tags, one.group, one.output) == ("one", True, 1, ("t",), "g", "x")
     assert (two.passed, two.latency_ms, two.error) == (False, 12.0, None)
     assert (three.passed, three.error) == (None, "no recorded output")
 
 
-def test_check_that_cannot_be_applied_makes_the_case_missing(write):
-    suite = load_suite(write(GRADED), need_prompts=False)
-    result = grade_outputs(suite, recorded({"test": 1, "output": "x"}), file="o.jsonl")[1]
+def test_check_that_cannot_be_applied_makes_the_case_missing(grade):
+    result = grade({"test": 1, "output": "x"})[1]
     assert (result.passed, result.score) == (None, None)
     assert "latency" in result.error
 
 
 @pytest.mark.parametrize("tests", [(3,), (0, 0)])
-def test_outputs_that_fit_no_case_are_refused(write, tests):
-    suite = load_suite(write(GRADED), need_prompts=False)
+def test_outputs_that_fit_no_case_are_refused(grade, tests):
     with pytest.raises(ConfigFileError) as caught:
-        grade_outputs(suite, recorded(*({"test": test, "output": ""} for test in tests)), file="o.jsonl")
+        grade(*({"test": test, "output": ""} for test in tests))
     assert (caught.value.line, caught.value.key) == (len(tests), "test")
 
 
