@@ -6,11 +6,9 @@ whatever the effect does. What the facts mean is ``slipway.ledger``; opening the
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -20,19 +18,16 @@ from sqlalchemy.exc import IntegrityError
 
 from slipway.errors import ChampionMovedError, LedgerError
 from slipway.ledger import (
-    DeploymentFact,
     DeploymentStage,
     DeploymentState,
     Json,
     Outcome,
     Promotion,
     PromotionKind,
-    ReleaseEnded,
     ReleaseOpened,
     ReleaseState,
     StepRecorded,
     StepStatus,
-    UploadFact,
     UploadStage,
     UploadState,
     champion,
@@ -44,6 +39,17 @@ from slipway.redaction import scrub, scrub_text, secrets_from_environment
 from slipway.services import ledger_schema as schema
 from slipway.services.leases import DEFAULT_TTL_SECONDS, Lease, hold_lease, process_holder
 from slipway.services.ledger_engine import default_url, ledger_errors, make_engine, migrate, writing
+from slipway.services.ledger_rows import (
+    BundleRecord,
+    bundle_of,
+    deployment_of,
+    end_of,
+    finite,
+    mappings,
+    promotion_of,
+    step_of,
+    upload_of,
+)
 
 __all__ = ["BundleRecord", "Ledger", "utc_now"]
 
@@ -54,20 +60,6 @@ _NUMBERING_ATTEMPTS = 20
 def utc_now() -> datetime:
     """Tell the time, aware, in UTC."""
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BundleRecord:
-    """A bundle that was pulled or fitted: where from, what of, and what was changed."""
-
-    digest: str
-    uri: str
-    resolved_revision: str
-    size_bytes: int
-    base_model: str
-    derived_from: str | None
-    changes: tuple[str, ...]
-    recorded_at: datetime
 
 
 class Ledger:
@@ -165,7 +157,7 @@ class Ledger:
         """List where a bundle came from, oldest first; empty if it was never recorded."""
         with ledger_errors(self._engine, f"reading the bundle {digest}"):
             rows = self._rows(sa.select(schema.bundles).where(schema.bundles.c.digest == digest))
-        return tuple(BundleRecord(**{**_without_id(row), "changes": tuple(row["changes"])}) for row in rows)
+        return tuple(bundle_of(row) for row in rows)
 
     def _bundle(self, digest: str, uri: object, resolved_revision: str) -> Mapping[str, Any] | None:
         table = schema.bundles
@@ -234,7 +226,7 @@ class Ledger:
         wanted = sa.select(table).where((table.c.target == target) & (table.c.digest == digest))
         with ledger_errors(self._engine, f"reading the uploads of {digest}"):
             rows = self._rows(wanted)
-        return fold_uploads(_upload_fact(row) for row in rows)
+        return fold_uploads(upload_of(row) for row in rows)
 
     # Serving deployments that we created
 
@@ -273,7 +265,7 @@ class Ledger:
             wanted = wanted.where(schema.deployments.c.target == target)
         with ledger_errors(self._engine, "reading the serving deployments"):
             rows = self._rows(wanted)
-        return fold_deployments(_deployment_fact(row) for row in rows)
+        return fold_deployments(deployment_of(row) for row in rows)
 
     # Releases
 
@@ -410,13 +402,13 @@ class Ledger:
         ids = sa.select(table.c.id).where(wanted)
         with ledger_errors(self._engine, "reading releases"), self._engine.connect() as connection:
             in_order = sa.select(table).where(wanted).order_by(table.c.recorded_at, table.c.name, table.c.number)
-            releases = [ReleaseOpened(**row) for row in _mappings(connection.execute(in_order))]
-            step_rows = _mappings(connection.execute(sa.select(steps).where(steps.c.release_id.in_(ids))))
-            end_rows = _mappings(connection.execute(sa.select(ends).where(ends.c.release_id.in_(ids))))
+            releases = [ReleaseOpened(**row) for row in mappings(connection.execute(in_order))]
+            step_rows = mappings(connection.execute(sa.select(steps).where(steps.c.release_id.in_(ids))))
+            end_rows = mappings(connection.execute(sa.select(ends).where(ends.c.release_id.in_(ids))))
         by_release: dict[str, list[StepRecorded]] = {}
         for row in step_rows:
-            by_release.setdefault(row["release_id"], []).append(_step(row))
-        ended = {row["release_id"]: _end(row) for row in end_rows}
+            by_release.setdefault(row["release_id"], []).append(step_of(row))
+        ended = {row["release_id"]: end_of(row) for row in end_rows}
         return tuple(fold_release(item, by_release.get(item.id, ()), ended.get(item.id)) for item in releases)
 
     # Promotions
@@ -495,7 +487,7 @@ class Ledger:
             wanted = wanted.where(table.c.target == target)
         with ledger_errors(self._engine, "reading promotions"):
             rows = self._rows(wanted)
-        return tuple(Promotion(**{**_without_id(row), "kind": PromotionKind(row["kind"])}) for row in rows)
+        return tuple(promotion_of(row) for row in rows)
 
     # Leases
 
@@ -528,56 +520,13 @@ class Ledger:
     def _rows(self, wanted: sa.Select[Any]) -> Sequence[Mapping[str, Any]]:
         """Read rows in the order in which they were recorded."""
         with self._engine.connect() as connection:
-            return _mappings(connection.execute(wanted.order_by(wanted.selected_columns.id)))
+            return mappings(connection.execute(wanted.order_by(wanted.selected_columns.id)))
 
     def _text(self, value: str) -> str:
         return scrub_text(value, self._secrets)
 
     def _json(self, value: Json) -> Json:
-        return _finite(scrub(value, self._secrets))
-
-
-def _finite(value: Json) -> Json:
-    """Write NaN and infinities as text: JSON has no word for them, and null would say something else."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return value
-
-
-def _mappings(result: sa.Result[Any]) -> list[Mapping[str, Any]]:
-    return [dict(row) for row in result.mappings()]
-
-
-def _without_id(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "id"}
-
-
-def _upload_fact(row: Mapping[str, Any]) -> UploadFact:
-    tags = row["tags_before"]
-    return UploadFact(
-        sequence=row["id"],
-        **{
-            **_without_id(row),
-            "stage": UploadStage(row["stage"]),
-            "tags_before": None if tags is None else tuple(tags),
-        },
-    )
-
-
-def _deployment_fact(row: Mapping[str, Any]) -> DeploymentFact:
-    return DeploymentFact(sequence=row["id"], **{**_without_id(row), "stage": DeploymentStage(row["stage"])})
-
-
-def _step(row: Mapping[str, Any]) -> StepRecorded:
-    return StepRecorded(sequence=row["id"], **{**_without_id(row), "status": StepStatus(row["status"])})
-
-
-def _end(row: Mapping[str, Any]) -> ReleaseEnded:
-    return ReleaseEnded(**{**row, "outcome": Outcome(row["outcome"]), "reasons": tuple(row["reasons"])})
+        return finite(scrub(value, self._secrets))
 
 
 def _is_same(one: Promotion, other: Promotion) -> bool:

@@ -14,16 +14,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from slipway.errors import (
     ConfigurationError,
@@ -43,6 +41,16 @@ from slipway.services.http import (
     file_chunks,
     json_body,
     make_client,
+)
+from slipway.services.predibase_models import (
+    AdapterVersion,
+    CreatedDeployment,
+    Deployment,
+    DeploymentStatus,
+    Repo,
+    RepoVersion,
+    UploadSlot,
+    User,
 )
 
 __all__ = [
@@ -71,148 +79,6 @@ UPLOAD_STORAGE = Service(
 
 UPLOAD_STATUSES = frozenset({429, 500, 502, 503, 504})
 """Object stores answer 500 for their own passing trouble, and the same bytes may always be put again."""
-
-
-class DeploymentStatus(StrEnum):
-    """Statuses of a serving deployment. One that Predibase adds tomorrow reads as ``UNKNOWN``."""
-
-    PENDING = "pending"
-    INITIALIZING = "initializing"
-    READY = "ready"
-    UPDATING = "updating"
-    STANDBY = "standby"
-    STOPPED = "stopped"
-    ERRORED = "errored"
-    FAILED = "failed"
-    DELETED = "deleted"
-    UNKNOWN = "unknown"
-
-    @classmethod
-    def _missing_(cls, value: object) -> DeploymentStatus:
-        return next((member for member in cls if member.value == str(value).lower()), cls.UNKNOWN)
-
-
-class _Reply(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
-
-
-class RepoVersion(_Reply):
-    """A version as its repository lists it."""
-
-    tag: int
-    base_model: str = ""
-    archived: bool = False
-    created_at: str = ""
-    created_by: str = ""
-
-
-class Repo(_Reply):
-    """An adapter repository."""
-
-    uuid: str
-    name: str
-    description: str | None = None
-    versions: tuple[RepoVersion, ...] = ()
-
-
-class AdapterVersion(_Reply):
-    """One immutable version. Usable when ``status`` is ``completed`` and ``adapter_path`` is set."""
-
-    repo: str
-    tag: int
-    base_model: str
-    archived: bool = False
-    status: str | None = None
-    adapter_path: str | None = None
-    description: str | None = None
-
-    @property
-    def adapter_id(self) -> str:
-        """``repo/tag``, as requests name it."""
-        return f"{self.repo}/{self.tag}"
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether LoRAX can load it."""
-        return self.status == "completed" and bool(self.adapter_path)
-
-
-class _DeployedModel(_Reply):
-    name: str
-    max_input_length: int | None = None
-
-
-class Deployment(_Reply):
-    """A serving deployment."""
-
-    name: str
-    uuid: str = ""
-    description: str | None = None
-    type: str = ""
-    status_text: str = Field(validation_alias=AliasChoices("status", "status_text"))
-    model: _DeployedModel
-    current_replicas: int = 0
-    config: Mapping[str, object] = Field(default={}, repr=False)
-
-    @property
-    def status(self) -> DeploymentStatus:
-        """The status; ``status_text`` is the service's own word."""
-        return DeploymentStatus(self.status_text)
-
-    @property
-    def base_model(self) -> str:
-        """The base model, as the service names it."""
-        return self.model.name
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether a replica answers now."""
-        return self.status in {DeploymentStatus.READY, DeploymentStatus.UPDATING} and self.current_replicas > 0
-
-    @property
-    def can_serve(self) -> bool:
-        """Whether a request will be answered, now or after waking a replica."""
-        return self.is_ready or self.status is DeploymentStatus.STANDBY
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether waiting is pointless."""
-        return self.status in {
-            DeploymentStatus.ERRORED,
-            DeploymentStatus.FAILED,
-            DeploymentStatus.STOPPED,
-            DeploymentStatus.DELETED,
-        }
-
-
-class UploadSlot(_Reply):
-    """Where to put an adapter's files, and the token that makes the last step repeatable."""
-
-    upload_token: str = Field(repr=False)
-    presigned_urls: Mapping[str, str] = Field(repr=False)
-    required_headers: Mapping[str, str] = Field(default={}, repr=False)
-
-
-class _Tenant(_Reply):
-    short_code: str
-
-
-class _User(_Reply):
-    tenant: _Tenant
-
-
-@dataclass(frozen=True, kw_only=True)
-class CreatedDeployment:
-    """What creating a serving deployment led to.
-
-    Attributes:
-        deployment: As it is now.
-        was_there: Whether one of this name and base existed before the request. It may be somebody else's: do not
-            delete it on failure unless the ledger says that it is ours.
-    """
-
-    deployment: Deployment
-    was_there: bool
 
 
 def gateway_url(gateway: str) -> str:
@@ -313,7 +179,7 @@ class PredibaseClient:
 
     async def current_user(self) -> str:
         """Tell the short code of the token's tenant, which is part of every serving address."""
-        return (await self._read(_User, "GET", "/users/current")).tenant.short_code
+        return (await self._read(User, "GET", "/users/current")).tenant.short_code
 
     def serving_url(self, tenant: str, deployment: str) -> str:
         """Tell the address under which a deployment answers; see the function of this name."""
