@@ -47,16 +47,16 @@ def create_app(settings: ControlPlaneSettings, store: Store) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        started = asyncio.Event()
-        running = asyncio.create_task(deployments.run(started), name="deployments")
-        sweeping = asyncio.create_task(_sweep(store), name="sweep")
-        await asyncio.wait((running, asyncio.create_task(started.wait())), return_when=asyncio.FIRST_COMPLETED)
+        store.sweep(time.time())
+        deployments.resume()
+        tasks = [asyncio.create_task(deployments.keep_time()), asyncio.create_task(_sweep(store))]
         try:
             yield
         finally:
-            for task in (running, sweeping):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(running, sweeping, return_exceptions=True)
+            await asyncio.wait(tasks)
+            await deployments.close()
             await client.aclose()
             store.close()
 
@@ -70,6 +70,7 @@ def create_app(settings: ControlPlaneSettings, store: Store) -> ASGIApp:
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_defect)
     return FaultMiddleware(TokenMiddleware(app, settings.token), faults)
 
 
@@ -123,8 +124,8 @@ def _users_router(settings: ControlPlaneSettings) -> APIRouter:
 async def _sweep(store: Store) -> None:
     """Remove, now and then, what interrupted uploads and deletions left."""
     while True:
-        store.sweep(time.time())
         await asyncio.sleep(SWEEP_SECONDS)
+        store.sweep(time.time())
 
 
 async def _on_api_error(request: Request, error: Exception) -> JSONResponse:
@@ -146,3 +147,9 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     first = error.errors()[0]
     message = f"invalid request: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     return error_response(request.url.path, ApiError(400, message))
+
+
+async def _on_defect(request: Request, error: Exception) -> JSONResponse:
+    """Answer JSON even where we failed; the server logs the traceback."""
+    message = f"the sandbox failed: {type(error).__name__}: {error}"
+    return error_response(request.url.path, ApiError(500, message))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+import sqlite3
 import uuid
 from typing import Any
 
@@ -19,6 +21,8 @@ from sandbox.control_plane.wire import (
 )
 
 __all__ = ["DEFAULT_MAX_REPLICAS", "Deployments"]
+
+logger = logging.getLogger(__name__)
 
 DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 RESERVED_NAMES = frozenset({"recommended-config"})
@@ -37,23 +41,30 @@ class Deployments:
         self._by_name: dict[str, Deployment] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def run(self, started: asyncio.Event) -> None:
-        """Resume what the store knows, then keep time until cancelled, then stop every process."""
+    def resume(self) -> None:
+        """Carry on with what the store knows, and offer the shared endpoints."""
         for record in self._store.list_deployments():
             self._adopt(record).resume()
         if self._settings.shared_endpoints:
             for base in self._settings.base_models:
                 self._add_shared(base)
-        started.set()
-        try:
-            while True:
-                for deployment in list(self._by_name.values()):
+
+    async def keep_time(self) -> None:
+        """Let each deployment notice the passing of time, until cancelled."""
+        while True:
+            for deployment in list(self._by_name.values()):
+                try:
                     deployment.tick()
-                await asyncio.sleep(TICK_SECONDS)
-        finally:
-            self._closing.update(deployment.close() for deployment in self._by_name.values())
-            if self._closing:
-                await asyncio.wait(self._closing)
+                except sqlite3.Error:
+                    # A full disk passes; the clock must go on.
+                    logger.exception("deployment %s could not be saved", deployment.record.name)
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def close(self) -> None:
+        """Stop every process; what should run will be resumed."""
+        self._closing.update(deployment.close() for deployment in self._by_name.values())
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def list(self) -> list[Deployment]:
         """Return all, by name."""
@@ -110,6 +121,9 @@ class Deployments:
         deployment = self.require_own(name)
         given = config.given() if config else {}
         current = deployment.record.config
+        base = self._settings.base_models.find(given.get("baseModel", ""))
+        if base is not None and base == self._settings.base_models.find(current["baseModel"]):
+            given["baseModel"] = current["baseModel"]  # another of its names
         for key in CREATE_ONLY_KEYS:
             if key in given and given[key] != current.get(key):
                 raise ApiError(400, f"{key} cannot be changed after creation; create another deployment")

@@ -117,7 +117,7 @@ class Launcher:
         if base is None:
             message = f"base model {config['baseModel']!r} is not known here any more"
             raise ReplicaError(message)
-        command = [*self._settings.serving_command, *config.get("customArgs", [])]
+        command = [*self._settings.serving_command, *map(str, config.get("customArgs", []))]
         # After the custom arguments, so that none of them can make the process listen elsewhere.
         command += ["--model-dir", str(base.directory), "--model-id", base.id, "--host", "127.0.0.1", "--port", "0"]
         command += ["--adapter-source", "pbase", "--exit-with-parent", str(os.getpid())]

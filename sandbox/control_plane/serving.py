@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from sandbox.control_plane.deployments import Deployments
 from sandbox.control_plane.lifecycle import Deployment
@@ -111,10 +112,7 @@ def serving_router(
         if reply is None:
             deployment.release(replica)
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        response = StreamingResponse(_relay(reply, exchange, logs), status_code=reply.status_code)
-        response.raw_headers = [
-            (key.lower(), value) for key, value in reply.headers.raw if key.lower().decode() not in HOP_BY_HOP
-        ]
+        response = _ProxiedResponse(reply, exchange, logs)
         response.headers.update(extra)
         return response
 
@@ -159,28 +157,47 @@ async def _wait_for_disconnect(request: Request) -> None:
         pass
 
 
-async def _relay(reply: httpx.Response, exchange: _Exchange, logs: RequestLogs) -> AsyncIterator[bytes]:
-    """Hand a reply's bytes on as they come; logs the request when it is complete or given up."""
-    is_logged = exchange.deployment.record.config.get("requestLoggingEnabled", False) and exchange.body
-    kept = bytearray()
-    try:
-        async for chunk in reply.aiter_raw():
-            if is_logged and len(kept) < LOGGED_REPLY_BYTES:
-                kept += chunk[: LOGGED_REPLY_BYTES - len(kept)]
+class _ProxiedResponse(StreamingResponse):
+    """A replica's reply, its bytes handed on as they come; logged when it is complete or given up."""
+
+    def __init__(self, reply: httpx.Response, exchange: _Exchange, logs: RequestLogs) -> None:
+        super().__init__(self._relay(), status_code=reply.status_code)
+        self.raw_headers = [
+            (key.lower(), value) for key, value in reply.headers.raw if key.lower().decode() not in HOP_BY_HOP
+        ]
+        self._reply = reply
+        self._exchange = exchange
+        self._logs = logs
+        config = exchange.deployment.record.config
+        self._is_logged = bool(exchange.body) and config.get("requestLoggingEnabled", False)
+        self._kept = bytearray()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, and give the replica back even where the caller left before the first byte."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._exchange.deployment.release(self._exchange.replica)
+            if self._is_logged:
+                self._log()
+            await self._reply.aclose()
+
+    async def _relay(self) -> AsyncIterator[bytes]:
+        async for chunk in self._reply.aiter_raw():
+            if self._is_logged and len(self._kept) < LOGGED_REPLY_BYTES:
+                self._kept += chunk[: LOGGED_REPLY_BYTES - len(self._kept)]
             yield chunk
-    finally:
-        exchange.deployment.release(exchange.replica)
-        await reply.aclose()
-        if is_logged:
-            logs.record(
-                exchange.deployment.record.uuid,
-                path=exchange.path,
-                request_body=exchange.body,
-                response_body=bytes(kept),
-                status_code=reply.status_code,
-                headers=dict(reply.headers),
-                latency_ms=(time.monotonic() - exchange.started) * 1000,
-            )
+
+    def _log(self) -> None:
+        self._logs.record(
+            self._exchange.deployment.record.uuid,
+            path=self._exchange.path,
+            request_body=self._exchange.body,
+            response_body=bytes(self._kept),
+            status_code=self.status_code,
+            headers=dict(self._reply.headers),
+            latency_ms=(time.monotonic() - self._exchange.started) * 1000,
+        )
 
 
 def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:

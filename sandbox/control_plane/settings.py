@@ -107,7 +107,7 @@ class ControlPlaneSettings:
     wake_timeout_seconds: float = 150.0
     drain_timeout_seconds: float = 30.0
     upload_expiry_seconds: float = 3600.0
-    parallel_starts: int = 2
+    parallel_starts: int = 4
     crash_limit: int = 3
     crash_window_seconds: float = 60.0
 

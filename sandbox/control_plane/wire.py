@@ -8,7 +8,7 @@ except on the two routes that answer a file, where the SDK reads ``error.message
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -123,10 +123,10 @@ class DeploymentConfig(WireModel):
     base_model: str | None = None
     min_replicas: int | None = Field(default=None, ge=0)
     max_replicas: int | None = Field(default=None, ge=1)
-    cooldown_time: float | None = Field(default=None, ge=0)
+    cooldown_time: Annotated[int | float, Field(ge=0)] | None = None
     scale_up_request_threshold: int | None = Field(default=None, ge=1)
     preloaded_adapters: list[str] | None = None
-    custom_args: list[str] | None = None
+    custom_args: list[str | int | float] | None = None
     request_logging_enabled: bool | None = None
     max_total_tokens: int | None = Field(default=None, ge=2)
     hf_token: str | None = Field(default=None, repr=False)
@@ -144,7 +144,7 @@ class DeploymentConfig(WireModel):
     speculation_disable_by_batch_size: int | None = None
     max_num_batched_tokens: int | None = None
     cache_model: bool | None = None
-    merge_adapter: bool | str | None = None
+    merge_adapter: bool | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the keys that were given, as on the wire."""

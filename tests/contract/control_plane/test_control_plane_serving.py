@@ -100,6 +100,16 @@ def test_crash_during_a_stream_breaks_it_off(talk):
             list(chunks)
 
 
+def test_caller_that_leaves_frees_the_replica(talk):
+    """Otherwise the deployment would count as busy for ever and never scale to zero."""
+    talk.deploy(cooldownTime=0.2)
+    with pytest.raises(httpx.ReadTimeout):
+        talk.http.post(f"{BASE}/generate", json={"inputs": "x", "sleep": 60}, timeout=0.5)
+    with talk.http.stream("POST", BASE, json={"stream": True, "events": 100, "sleep": 0.1}) as reply:
+        next(reply.iter_raw())
+    talk.wait_for("prod", "standby")
+
+
 def test_shared_endpoint_limits_requests_and_says_how(talk):
     url = "/local/deployments/v2/llms/tiny-llama/generate"
     first = talk.http.post(url, json={"inputs": "x", "parameters": {}})
