@@ -78,6 +78,7 @@ class ReleaseOutcome:
         results: Recorded results; None when nothing was evaluated.
         seconds: By step, of this run.
         run_url: The flow run in the Prefect UI; empty where there is none.
+        is_rollback: The release is a former one that was to be restored; promoted then means that it was.
     """
 
     release_id: str
@@ -92,6 +93,7 @@ class ReleaseOutcome:
     results: Path | None
     seconds: dict[str, float]
     run_url: str = ""
+    is_rollback: bool = False
 
     @property
     def exit_code(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def journaled(ledger: Ledger, release_id: str, step: Step) -> Iterator[StepNote]
     try:
         yield note
     except Exception as error:
-        text = str(scrub(str(error), secrets_from_environment()))
+        text = str(scrub(str(error), secrets_from_environment(os.environ)))
         ledger.record_step(release_id, step, StepStatus.FAILED, {"error": text})
         raise
     seconds = round(time.monotonic() - started, 3)

@@ -57,7 +57,10 @@ def print_outcome(console: Console, outcome: ReleaseOutcome) -> None:
     """Print how it ended and why."""
     colour = COLOURS.get(outcome.outcome, "yellow")
     mark = MARKS.get(outcome.outcome, "?")
-    console.print(f"[bold {colour}]{mark} {outcome.outcome}[/] [bold]{escape(outcome.release_id)}[/]")
+    words = str(outcome.outcome)
+    if outcome.is_rollback:
+        words = "rolled back to" if outcome.outcome is Outcome.PROMOTED else "not rolled back to"
+    console.print(f"[bold {colour}]{mark} {words}[/] [bold]{escape(outcome.release_id)}[/]")
     for reason in outcome.reasons:
         console.print(f"  - {escape(reason)}", soft_wrap=True)
     if outcome.champion:
@@ -72,7 +75,7 @@ def outcome_document(outcome: ReleaseOutcome) -> dict[str, object]:
         "release": outcome.release_id,
         "name": outcome.name,
         "target": outcome.target,
-        "outcome": outcome.outcome,
+        "outcome": "rolled-back" if outcome.is_rollback and outcome.exit_code == 0 else outcome.outcome,
         "reasons": list(outcome.reasons),
         "digest": outcome.digest,
         "adapter_id": outcome.adapter_id or None,

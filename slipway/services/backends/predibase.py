@@ -182,7 +182,7 @@ class PredibaseBackend:
             ours = self._ours(registry, name)
             running = await self._running(base_model, name)
             if running is not None:
-                is_ours = running.name == name and ours is not None and ours.release_id == release_id
+                is_ours = running.name == name and ours is not None and self._continues(ours, release_id)
                 await self._wait(running.name, delete_on_failure=is_ours, release_id=release_id)
                 return await self._as_serving(running.name, created=is_ours)
             await self._clear_wreck(registry, name, base_model, release_id=release_id, created_by_us=ours is not None)
@@ -239,6 +239,11 @@ class PredibaseBackend:
         """What the ledger knows of a deployment of this name that we created and did not delete."""
         states = self._ledger.created_deployments(registry)
         return next((state for state in states if state.name == name and state.is_open), None)
+
+    def _continues(self, deployment: DeploymentState, release_id: str) -> bool:
+        """Whether this very release created it and was cut before it ended; then it is still its to take down."""
+        release = self._ledger.find_release(release_id)
+        return deployment.release_id == release_id and release is not None and release.is_open
 
     async def _clear_wreck(
         self, registry: str, name: str, base_model: str, *, release_id: str, created_by_us: bool

@@ -1,0 +1,205 @@
+"""The end of a release: report, artifacts, events, the ledger's last word, and the state that the run ends in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from slipway.adapter import Bundle
+from slipway.gate import Verdict
+from slipway.inspection import Inspection
+from slipway.gate_rules import RuleOutcome
+from slipway.ledger import Outcome, Promotion, ReleaseState
+from slipway.live_proof import LiveProof
+from slipway.redaction import scrub_text, secrets_from_environment
+from slipway.release import ReleaseOutcome, ReleasePlan
+from slipway.report import ReportData, render_report
+from slipway.results_io import read_results
+from slipway.services.backends import PublishedAdapter, ServingDeployment
+from slipway.services.workspace import open_workspace
+from tasks.ledger import RollbackPlan, current_champion
+
+__all__ = ["Dossier", "conclude", "conclude_rollback"]
+
+REPORT_FILE = "report.md"
+
+STATE_NAMES = {
+    Outcome.PROMOTED: "Promoted",
+    Outcome.HELD: "Held",
+    Outcome.REFUSED: "Held",
+    Outcome.INCONCLUSIVE: "Inconclusive",
+    Outcome.UNCHANGED: "Unchanged",
+}
+"""A refused adapter is held before upload; in the Prefect UI both are one state, with the reasons in its message."""
+
+EVENTS = {
+    Outcome.PROMOTED: "adapter.promoted",
+    Outcome.HELD: "adapter.held",
+    Outcome.REFUSED: "adapter.held",
+    Outcome.INCONCLUSIVE: "adapter.held",
+}
+
+
+@dataclass(kw_only=True)
+class Dossier:
+    """What a release has found out so far; the flow fills it, the report shows it."""
+
+    plan: ReleasePlan
+    bundle: Bundle
+    base_model: str
+    release_id: str
+    champion: Promotion | None
+    inspection: Inspection | None = None
+    adapter: PublishedAdapter | None = None
+    deployment: ServingDeployment | None = None
+    proof: LiveProof | None = None
+    results: Path | None = None
+    verdict: Verdict | None = None
+    promotion: Promotion | None = None
+
+    @property
+    def evidence_digest(self) -> str:
+        """SHA-256 of the recorded results; empty when nothing was evaluated."""
+        return hashlib.sha256(self.results.read_bytes()).hexdigest() if self.results else ""
+
+
+async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...]) -> State[ReleaseOutcome]:
+    """Write the report, the artifacts and the events, end the release in the ledger, and return the run's final state.
+
+    The ledger comes last: a release that is cut before it is continued, and does all this again.
+    """
+    workspace = open_workspace()
+    secrets = secrets_from_environment(os.environ)
+    reasons = tuple(scrub_text(reason, secrets) for reason in reasons)
+    champion = current_champion(dossier.plan.name, dossier.plan.target_name)
+    report = workspace.release_directory(dossier.release_id) / REPORT_FILE
+    text = scrub_text(render_report(_report_data(dossier, outcome, reasons)), secrets)
+    report.write_text(text, encoding="utf-8")
+    result = ReleaseOutcome(
+        release_id=dossier.release_id,
+        name=dossier.plan.name,
+        target=dossier.plan.target_name,
+        outcome=outcome,
+        reasons=reasons,
+        digest=dossier.bundle.digest,
+        adapter_id=dossier.adapter.adapter_id if dossier.adapter else "",
+        champion=champion.adapter_id if champion else "",
+        report=report,
+        results=dossier.results,
+        seconds=_seconds(workspace.ledger.release(dossier.release_id)),
+        run_url=flow_run.ui_url or "",
+    )
+    await acreate_markdown_artifact(text, key=f"release-{result.name}", description=f"{result.release_id}: {outcome}")
+    if dossier.verdict is not None:
+        await acreate_table_artifact(
+            [_rule_row(rule) for rule in dossier.verdict.rules],
+            key=f"evaluation-{result.name}",
+            description=f"{result.release_id}: what each rule of the gate said",
+        )
+    _announce(result)
+    workspace.ledger.end_release(
+        result.release_id,
+        outcome,
+        reasons=reasons,
+        evidence={
+            "results_sha256": dossier.evidence_digest,
+            "gate_digest": dossier.plan.gate_digest,
+            "suite_digest": dossier.plan.suite.digest,
+            "report": str(report),
+            "flow_run": str(flow_run.id or ""),
+        },
+    )
+    return _final_state(result)
+
+
+async def conclude_rollback(plan: RollbackPlan, outcome: Outcome, reasons: tuple[str, ...]) -> State[ReleaseOutcome]:
+    """Announce a rollback, or why there was none, and return the run's final state."""
+    champion = current_champion(plan.name, plan.target_name)
+    result = ReleaseOutcome(
+        release_id=plan.former.release_id,
+        name=plan.name,
+        target=plan.target_name,
+        outcome=outcome,
+        reasons=reasons,
+        digest=plan.former.digest,
+        adapter_id=plan.former.adapter_id,
+        champion=champion.adapter_id if champion else "",
+        report=None,
+        results=None,
+        seconds={},
+        run_url=flow_run.ui_url or "",
+        is_rollback=True,
+    )
+    is_back = outcome is Outcome.PROMOTED
+    await acreate_markdown_artifact(
+        f"# {plan.name}: {plan.former.adapter_id} {'is champion again' if is_back else 'was not restored'}\n\n"
+        f"Instead of {plan.current.adapter_id} ({plan.current.release_id}).\n\n"
+        + "".join(f"- {reason}\n" for reason in reasons),
+        key=f"release-{plan.name}",
+        description=f"rollback to {plan.former.release_id}",
+    )
+    if is_back:
+        _emit("adapter.rolled-back", result)
+        return Completed(
+            name="RolledBack",
+            message=f"{plan.former.adapter_id} is champion again, not {plan.current.adapter_id}",
+            data=result,
+        )
+    return _final_state(result)
+
+
+def _final_state(result: ReleaseOutcome) -> State[ReleaseOutcome]:
+    message = " ".join(result.reasons) or f"{result.adapter_id} is champion of {result.name} on {result.target}."
+    return Completed(name=STATE_NAMES[result.outcome], message=message, data=result)
+
+
+def _announce(result: ReleaseOutcome) -> None:
+    """Every release says that it has ended, and then how."""
+    _emit("adapter.released", result)
+    if (event := EVENTS.get(result.outcome)) is not None:
+        _emit(event, result)
+
+
+def _emit(event: str, result: ReleaseOutcome) -> None:
+    emit_event(
+        event=event,
+        resource={"prefect.resource.id": f"slipway.adapter.{result.name}", "prefect.resource.name": result.name},
+        related=[{"prefect.resource.id": f"slipway.release.{result.release_id}", "prefect.resource.role": "release"}],
+        payload={
+            "name": result.name,
+            "target": result.target,
+            "outcome": result.outcome,
+            "reasons": list(result.reasons),
+            "adapter_id": result.adapter_id,
+            "champion": result.champion,
+            "digest": result.digest,
+        },
+    )
+
+
+def _rule_row(rule: RuleOutcome) -> dict[str, object]:
+    return {
+        "rule": rule.rule,
+        "outcome": str(rule.outcome),
+        "estimate": rule.estimate,
+        "low": rule.low,
+        "high": rule.high,
+        "n": rule.n,
+        "reason": rule.reason,
+    }
+
+
+def _seconds(release: ReleaseState) -> dict[str, float]:
+    return {
+        name: float(step.data["seconds"])
+        for name, step in release.steps.items()
+        if isinstance(step.data.get("seconds"), float)
+    }
