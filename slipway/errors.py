@@ -75,6 +75,10 @@ class SlipwayError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.fix}".strip()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by attributes: Prefect sends exceptions between processes, and the classes differ in their arguments."""
+        return _restore, (type(self), self.args, self.__dict__)
+
 
 class TransientError(Exception):
     """Marks an error that a later repeat of the same call may not meet."""
@@ -218,3 +222,9 @@ class ChampionMovedError(LedgerError):
 
 class LeaseHeldError(LedgerError):
     """Another live process holds the lease on this piece of work."""
+
+
+def _restore(kind: type[SlipwayError], arguments: tuple[object, ...], attributes: dict[str, object]) -> SlipwayError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error

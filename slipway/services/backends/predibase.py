@@ -218,6 +218,7 @@ class PredibaseBackend:
             self._token,
             timeouts=Timeouts(read_seconds=self._target.answer_timeout_seconds),
             connections=self._target.max_concurrency,
+            address_variable="PREDIBASE_SERVING",
         )
 
     async def _running(self, base_model: str, preferred: str) -> Deployment | None:
