@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sandbox.lorax.families import projection_types
 from sandbox.lorax.kv import RowCache
@@ -35,9 +35,9 @@ class BaseModel:
 
     def __init__(self, model_dir: str | Path, *, device: torch.device) -> None:
         """Load from a local directory. Raises ValueError for a model without a plain key/value cache."""
-        self.config: Any = AutoConfig.from_pretrained(str(model_dir), trust_remote_code=False)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
         self.module = load_causal_lm(model_dir, device=device)
+        self.config: Any = self.module.config
         if getattr(self.module, "_is_stateful", False):
             raise ValueError(f"{self.config.model_type} keeps a recurrent state, which this engine cannot batch by row")
         self.device = device

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 PREFILL_TOKENS = 4096
 """Padded prompt tokens admitted between two decode steps, so that running streams do not stall."""
 
+_SMALL_BATCH = 4  # rows that a pass should have before padding is worth another pass
+
 
 class Scheduler:
     """Owns the model. Sequence ``i`` of ``_active`` is row ``i`` of the cache and slot ``i`` of the LoRA bank."""
@@ -75,13 +77,20 @@ class Scheduler:
                         self._wake.wait()
                     if self._stopping:
                         break
-                self._drop_cancelled()
-                self._admit()
-                if self._active:
-                    self._decode()
+                try:
+                    self._step()
+                except Exception as error:  # the thread must outlive any batch
+                    logger.exception("a step failed")
+                    self._fail_all(error)
                 self._after_step()
             self._fail_all(RuntimeError("the engine has stopped"))
             self._after_step()
+
+    def _step(self) -> None:
+        self._drop_cancelled()
+        self._admit()
+        if self._active:
+            self._choose(self._model.decode([each.generated[-1] for each in self._active]), 0)
 
     def _drop_cancelled(self) -> None:
         for row in reversed(range(len(self._active))):
@@ -89,11 +98,12 @@ class Scheduler:
                 self._release(row)
 
     def _admit(self) -> None:
-        """Prefill as many waiting sequences as fit; in one pass those that want the same kind of logits."""
+        """Prefill as many waiting sequences as fit, several in one pass."""
         budget = PREFILL_TOKENS
         while budget > 0 and (group := self._next_group(budget)):
             budget -= len(group) * max(len(each.request.input_ids) for each in group)
-            self._prefill(group)
+            for batch in _of_similar_length(group):
+                self._prefill(batch)
 
     def _next_group(self, budget: int) -> list[Sequence]:
         group: list[Sequence] = []
@@ -105,10 +115,9 @@ class Scheduler:
                     self._ready.popleft()
                     continue
                 longest = max(longest, len(sequence.request.input_ids))
-                if group and (
-                    longest * (len(group) + 1) > budget
-                    or sequence.request.prefill_logprobs != group[0].request.prefill_logprobs
-                ):
+                # Logits of whole prompts are large, so a sequence that wants them goes alone.
+                alone = sequence.request.prefill_logprobs or (group and group[0].request.prefill_logprobs)
+                if group and (alone or longest * (len(group) + 1) > budget):
                     break
                 group.append(self._ready.popleft())
         return group
@@ -116,12 +125,12 @@ class Scheduler:
     def _prefill(self, group: list[Sequence]) -> None:
         first = len(self._active)
         bank = self._model.lora
-        bank.reserve(first + len(group))
-        for slot, sequence in enumerate(group, start=first):
-            sequence.admit()
-            bank.write(slot, sequence.adapter.pairs if sequence.adapter is not None else {})
         wanted = group[0].request.prefill_logprobs
         try:
+            bank.reserve(first + len(group))
+            for slot, sequence in enumerate(group, start=first):
+                sequence.admit()
+                bank.write(slot, sequence.adapter.pairs if sequence.adapter is not None else {})
             logits = self._model.prefill([each.request.input_ids for each in group], all_logits=wanted)
         except Exception as error:
             logger.exception("prefill of %d sequences failed", len(group))
@@ -136,20 +145,10 @@ class Scheduler:
             return
         self._active += group
         if wanted:
-            for sequence, row in zip(group, logits, strict=True):
-                ids = torch.tensor(sequence.request.input_ids[1:], device=row.device)
-                seen = row[row.shape[0] - len(ids) - 1 : -1]
-                sequence.set_prefill(torch.log_softmax(seen.float(), -1).gather(1, ids[:, None])[:, 0].tolist())
+            ids = torch.tensor(group[0].request.input_ids[1:], device=logits.device)
+            logprobs = torch.log_softmax(logits[0, :-1].float(), dim=-1)
+            group[0].set_prefill(logprobs.gather(1, ids[:, None])[:, 0].tolist())
         self._choose(logits[:, -1], first)
-
-    def _decode(self) -> None:
-        try:
-            logits = self._model.decode([each.generated[-1] for each in self._active])
-        except Exception as error:
-            logger.exception("decoding failed")
-            self._fail_all(RuntimeError(f"{type(error).__name__}: {error}"))
-        else:
-            self._choose(logits, 0)
 
     def _choose(self, logits: torch.Tensor, first: int) -> None:
         """Choose and emit one token for the rows from ``first`` on, and release those that have ended."""
@@ -176,7 +175,7 @@ class Scheduler:
         if row < len(self._active):
             self._active[row] = last
 
-    def _fail_all(self, error: RuntimeError) -> None:
+    def _fail_all(self, error: Exception) -> None:
         with self._wake:
             failed = self._active
             if self._stopping:
@@ -185,11 +184,23 @@ class Scheduler:
         self._active = []
         self._model.clear()
         for sequence in failed:
-            sequence.emit(error)
+            _fail(sequence, error)
+
+
+def _of_similar_length(group: list[Sequence]) -> list[list[Sequence]]:
+    """Split a group so that padding stays below a third; the longest first, so that nobody's columns have to move."""
+    batches: list[list[Sequence]] = []
+    for sequence in sorted(group, key=lambda each: -len(each.request.input_ids)):
+        longest = len(batches[-1][0].request.input_ids) if batches else 0
+        if batches and (3 * len(sequence.request.input_ids) >= 2 * longest or len(batches[-1]) < _SMALL_BATCH):
+            batches[-1].append(sequence)
+        else:
+            batches.append([sequence])
+    return batches
 
 
 def _fail(sequence: Sequence, error: Exception) -> None:
-    sequence.emit(RuntimeError(f"{type(error).__name__}: {error}"))
+    sequence.emit(RuntimeError(str(error) or type(error).__name__))
 
 
 def _accept(sequence: Sequence, token: int, logprob: float, alternatives: tuple[tuple[int, float], ...]) -> bool:

@@ -11,6 +11,7 @@ import math
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,8 +30,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from sandbox.lorax.adapters import AdapterReader, padded_rank
 from sandbox.lorax.contract import AdapterError, AdapterRequest, Finished, FinishReason, GenerationRequest, Sampling
 from sandbox.lorax.engine import TorchEngine
+from sandbox.lorax.families import projection_types
 
 VOCABULARY = 320
 EOS = 1
@@ -472,6 +475,33 @@ async def test_stopping_ends_running_sequences_with_an_error(start):
             await generate(engine, TEXTS[0], adapter)
 
 
+async def test_engine_may_be_started_again(start, make_adapter):
+    engine, adapter = start(), local(make_adapter())
+    first, _ = await generate(engine, TEXTS[0], adapter)
+    await asyncio.to_thread(engine.stop)
+    engine.start()
+    again, _ = await generate(engine, TEXTS[0], adapter)
+    assert [token.id for token in again] == [token.id for token in first]
+
+
+async def test_engine_survives_a_step_that_fails(start, base_of, monkeypatch):
+    """Out of memory in the middle of a batch ends that batch; the next one works."""
+    engine = start()
+    decode, calls = engine._model.decode, []
+
+    def fails_once(tokens):
+        calls.append(len(tokens))
+        if len(calls) == 3:
+            raise MemoryError("no room")
+        return decode(tokens)
+
+    monkeypatch.setattr(engine._model, "decode", fails_once)
+    failures = await asyncio.gather(*(generate(engine, text, new=30) for text in TEXTS), return_exceptions=True)
+    assert any(isinstance(failure, RuntimeError) and "no room" in str(failure) for failure in failures)
+    tokens, _ = await generate(engine, TEXTS[1], new=30)
+    assert_greedy(peft_model(base_of("llama")), engine.encode(TEXTS[1]), tokens)
+
+
 async def test_budget_evicts_the_least_recently_used(start, base_of, make_adapter):
     adapters = [make_adapter(seed=seed) for seed in range(3)]
     size = sum(value.numel() * 4 for value in load_file(adapters[0] / "adapter_model.safetensors").values())
@@ -682,6 +712,31 @@ async def test_unknown_source_is_refused(start):
         await generate(start(), "a", wanted)
 
 
+def test_families_without_adapters_are_refused_with_lorax_texts(tmp_path):
+    for family, text in {"opt": "This model does not support adapter loading.", "bloom": "Memory reserved"}.items():
+        reader = AdapterReader(
+            model_id="base", config=SimpleNamespace(model_type=family, architectures=["X"]), types={}, shapes={},
+            dtype=torch.float32, device=torch.device("cpu"), strict=False, base_architectures=lambda _: None,
+        )  # fmt: skip
+        with pytest.raises(AdapterError, match=text):
+            reader.read("some/adapter", tmp_path)
+
+
+def test_projection_types_follow_the_family_and_its_order():
+    layers = [f"model.layers.{index}.{part}" for index in range(12) for part in ("mlp.up_proj", "self_attn.q_proj")]
+    assert list(projection_types("mixtral", [*layers, "lm_head"])) == ["q_proj"]
+    llama = projection_types("llama", [*layers, "lm_head"])
+    assert list(llama) == ["q_proj", "up_proj", "lm_head"]
+    assert llama["q_proj"][10] == "model.layers.10.self_attn.q_proj"
+    other = projection_types("unheard-of", [*layers, "model.layers.0.mlp.experts.3.w1", "lm_head"])
+    assert list(other) == ["model.layers.*.mlp.up_proj", "model.layers.*.self_attn.q_proj", "lm_head"]
+
+
+@pytest.mark.parametrize(("rank", "padded"), [(1, 8), (8, 8), (9, 16), (16, 16), (17, 32), (64, 64), (65, 80)])
+def test_padded_rank(rank, padded):
+    assert padded_rank(rank) == padded
+
+
 # Merging, LoRAX's way
 
 
@@ -773,6 +828,24 @@ async def test_reference_follows_peft_where_the_engine_follows_lorax(start, make
     prompt = engine.encode(TEXTS[0])
     expected = engine.reference_logprobs(adapter, [*prompt, *(token.id for token in tokens)])[len(prompt) - 1 :]
     assert max(abs(token.logprob - other) for token, other in zip(tokens, expected, strict=True)) > 0.01
+
+
+async def test_reference_merges_as_peft_does(start, make_adapter):
+    """PEFT takes the root of each weight, so two equal adapters at 0.5 are one adapter, as in the engine."""
+    engine, adapter = start(), make_adapter(seed=1)
+    ids = engine.encode(TEXTS[1])
+    merged = engine.reference_logprobs(local(adapter, adapter, weights=(0.5, 0.5)), ids)
+    assert merged == pytest.approx(engine.reference_logprobs(local(adapter), ids), abs=TOLERANCE)
+    for strategy in ("ties", "dare_linear", "dare_ties"):
+        wanted = local(adapter, adapter, weights=(0.5, 0.5), merge_strategy=strategy, density=0.5)
+        assert engine.reference_logprobs(wanted, ids) == engine.reference_logprobs(wanted, ids)
+
+
+def test_reference_refuses_what_peft_refuses(start, make_adapter, tmp_path):
+    engine = start()
+    wrong = edited(make_adapter(), tmp_path / "wrong", tensors=_wrong_width)
+    with pytest.raises(AdapterError, match="PEFT cannot load"):
+        engine.reference_logprobs(local(wrong), engine.encode(TEXTS[1]))
 
 
 async def test_reference_may_be_asked_from_many_threads(start, make_adapter):
