@@ -14,16 +14,17 @@ from prefect.client.schemas.objects import State
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 
+from slipway.findings import InspectionVerdict
 from slipway.gate import Decision
-from slipway.inspection import InspectionVerdict
 from slipway.ledger import Outcome, Promotion
 from slipway.release import ReleaseOutcome, plan_release
+from tasks.dossier import Dossier
 from tasks.evaluation import decide_verdict, evaluate_arms
 from tasks.inspection import base_to_serve, inspect_adapter
 from tasks.ledger import current_champion, open_release
 from tasks.promotion import promote_candidate
 from tasks.registry import upload_adapter
-from tasks.reporting import Dossier, conclude
+from tasks.reporting import conclude
 from tasks.serving import prove_adapter_live, serve_base, take_down
 from tasks.sources import pull_adapter
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from prefect.logging import get_run_logger
+
 from slipway.ledger import Json, StepStatus
 from slipway.progress import Kind, ProgressEvent, emit
 from slipway.redaction import scrub, secrets_from_environment
 from slipway.release import Step
 from slipway.services.ledger_store import Ledger
-
-from prefect.logging import get_run_logger
 
 __all__ = ["StepNote", "journaled"]
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.client.schemas.objects import State
@@ -13,21 +10,16 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from slipway.adapter import Bundle
-from slipway.gate import Verdict
-from slipway.inspection import Inspection
 from slipway.gate_rules import RuleOutcome
-from slipway.ledger import Outcome, Promotion, ReleaseState
-from slipway.live_proof import LiveProof
+from slipway.ledger import Outcome, ReleaseState
 from slipway.redaction import scrub_text, secrets_from_environment
-from slipway.release import ReleaseOutcome, ReleasePlan
-from slipway.report import ReportData, render_report
-from slipway.results_io import read_results
-from slipway.services.backends import PublishedAdapter, ServingDeployment
+from slipway.release import ReleaseOutcome
+from slipway.report import render_report
 from slipway.services.workspace import open_workspace
+from tasks.dossier import Dossier
 from tasks.ledger import RollbackPlan, current_champion
 
-__all__ = ["Dossier", "conclude", "conclude_rollback"]
+__all__ = ["conclude", "conclude_rollback"]
 
 REPORT_FILE = "report.md"
 
@@ -48,29 +40,6 @@ EVENTS = {
 }
 
 
-@dataclass(kw_only=True)
-class Dossier:
-    """What a release has found out so far; the flow fills it, the report shows it."""
-
-    plan: ReleasePlan
-    bundle: Bundle
-    base_model: str
-    release_id: str
-    champion: Promotion | None
-    inspection: Inspection | None = None
-    adapter: PublishedAdapter | None = None
-    deployment: ServingDeployment | None = None
-    proof: LiveProof | None = None
-    results: Path | None = None
-    verdict: Verdict | None = None
-    promotion: Promotion | None = None
-
-    @property
-    def evidence_digest(self) -> str:
-        """SHA-256 of the recorded results; empty when nothing was evaluated."""
-        return hashlib.sha256(self.results.read_bytes()).hexdigest() if self.results else ""
-
-
 async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...]) -> State[ReleaseOutcome]:
     """Write the report, the artifacts and the events, end the release in the ledger, and return the run's final state.
 
@@ -81,7 +50,10 @@ async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...])
     reasons = tuple(scrub_text(reason, secrets) for reason in reasons)
     champion = current_champion(dossier.plan.name, dossier.plan.target_name)
     report = workspace.release_directory(dossier.release_id) / REPORT_FILE
-    text = scrub_text(render_report(_report_data(dossier, outcome, reasons)), secrets)
+    seconds = _seconds(workspace.ledger.release(dossier.release_id))
+    run_url = flow_run.ui_url or ""
+    data = dossier.report_data(outcome, reasons, champion=champion, seconds=seconds, run_url=run_url)
+    text = scrub_text(render_report(data), secrets)
     report.write_text(text, encoding="utf-8")
     result = ReleaseOutcome(
         release_id=dossier.release_id,
@@ -94,8 +66,8 @@ async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...])
         champion=champion.adapter_id if champion else "",
         report=report,
         results=dossier.results,
-        seconds=_seconds(workspace.ledger.release(dossier.release_id)),
-        run_url=flow_run.ui_url or "",
+        seconds=seconds,
+        run_url=run_url,
     )
     await acreate_markdown_artifact(text, key=f"release-{result.name}", description=f"{result.release_id}: {outcome}")
     if dossier.verdict is not None:

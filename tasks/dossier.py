@@ -1,0 +1,132 @@
+"""What one release has found out so far, and how that becomes its report."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.adapter import Bundle
+from slipway.gate import Verdict
+from slipway.inspection import Inspection
+from slipway.ledger import Outcome, Promotion
+from slipway.live_proof import LiveProof
+from slipway.release import ReleasePlan
+from slipway.report import FindingLine, ProofLine, ReportData
+from slipway.results_io import read_results
+from slipway.services.backends import PublishedAdapter, ServingDeployment
+
+__all__ = ["Dossier"]
+
+
+@dataclass(kw_only=True)
+class Dossier:
+    """Filled by the flow step by step; what a release did not get to stays None."""
+
+    plan: ReleasePlan
+    bundle: Bundle
+    base_model: str
+    release_id: str
+    champion: Promotion | None
+    inspection: Inspection | None = None
+    adapter: PublishedAdapter | None = None
+    deployment: ServingDeployment | None = None
+    proof: LiveProof | None = None
+    results: Path | None = None
+    verdict: Verdict | None = None
+    promotion: Promotion | None = None
+
+    @property
+    def evidence_digest(self) -> str:
+        """SHA-256 of the recorded results; empty when nothing was evaluated."""
+        return hashlib.sha256(self.results.read_bytes()).hexdigest() if self.results else ""
+
+    def report_data(
+        self,
+        outcome: Outcome,
+        reasons: tuple[str, ...],
+        *,
+        champion: Promotion | None,
+        seconds: Mapping[str, float],
+        run_url: str,
+    ) -> ReportData:
+        """Everything that the report shows.
+
+        Args:
+            outcome: How the release ended.
+            reasons: Why.
+            champion: After this release.
+            seconds: By step.
+            run_url: The flow run in the Prefect UI.
+        """
+        plan = self.plan
+        return ReportData(
+            name=plan.name,
+            release_id=self.release_id,
+            outcome=outcome,
+            reasons=reasons,
+            target=plan.target_name,
+            adapter_uri=self.bundle.uri,
+            resolved_revision=self.bundle.resolved_revision,
+            digest=self.bundle.digest,
+            size_bytes=self.bundle.size_bytes,
+            base_model=self.base_model,
+            adapter_id=self.adapter.adapter_id if self.adapter else "",
+            champion_before=self.champion.adapter_id if self.champion else "",
+            champion_after=champion.adapter_id if champion else "",
+            deployment=self._deployment_line(),
+            findings=tuple(
+                FindingLine(severity=finding.severity, code=finding.code, message=finding.message)
+                for finding in (self.inspection.findings if self.inspection else ())
+            ),
+            proof=self._proof_line(),
+            verdict=self.verdict,
+            results=read_results(self.results) if self.results else (),
+            confidence=plan.gate.confidence,
+            notes=plan.suite.notes,
+            seconds=seconds,
+            references={
+                f"suite ({plan.sources[1].name})": plan.suite.digest,
+                f"gate ({plan.sources[2].name})": plan.gate_digest,
+                "recorded results": f"sha256:{self.evidence_digest}" if self.results else "",
+            },
+            reproduce=self._commands(),
+            run_url=run_url,
+        )
+
+    def _deployment_line(self) -> str:
+        if self.deployment is None:
+            return ""
+        return f"{self.deployment.name} ({'created for this release' if self.deployment.created else 'attached to'})"
+
+    def _proof_line(self) -> ProofLine | None:
+        if self.proof is None:
+            return None
+        return ProofLine(
+            is_live=self.proof.is_live,
+            difference=self.proof.difference,
+            noise=self.proof.noise,
+            cold_ms=self.proof.cold_ms,
+            warm_ms=self.proof.warm_ms,
+            reference_difference=self.proof.reference_difference,
+            reasons=self.proof.reasons,
+        )
+
+    def _commands(self) -> tuple[str, ...]:
+        plan = self.plan
+        target, suite, gate = (_as_argument(path) for path in plan.sources)
+        again = [
+            *("slipway", "release", plan.adapter, "--name", plan.name),
+            *("--target", target, "--suite", suite, "--gate", gate),
+        ]
+        commands = [shlex.join(again)]
+        if self.results is not None:
+            commands.append(shlex.join(["slipway", "gate", str(self.results), "--gate", gate]))
+        return tuple(commands)
+
+
+def _as_argument(path: Path) -> str:
+    """A shipped file by its name, any other by its path."""
+    return path.stem if path.parent.parent.name == "configs" else str(path)
