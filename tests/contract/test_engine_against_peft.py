@@ -831,10 +831,10 @@ async def test_reference_follows_peft_where_the_engine_follows_lorax(start, make
 
 
 async def test_reference_merges_as_peft_does(start, make_adapter):
-    """PEFT takes the root of each weight, so two equal adapters at 0.5 are one adapter, as in the engine."""
+    """PEFT sums A and B apart with the root of each weight, so two equal adapters at a quarter are one adapter."""
     engine, adapter = start(), make_adapter(seed=1)
     ids = engine.encode(TEXTS[1])
-    merged = engine.reference_logprobs(local(adapter, adapter, weights=(0.5, 0.5)), ids)
+    merged = engine.reference_logprobs(local(adapter, adapter, weights=(0.25, 0.25)), ids)
     assert merged == pytest.approx(engine.reference_logprobs(local(adapter), ids), abs=TOLERANCE)
     for strategy in ("ties", "dare_linear", "dare_ties"):
         wanted = local(adapter, adapter, weights=(0.5, 0.5), merge_strategy=strategy, density=0.5)
