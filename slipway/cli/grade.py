@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from slipway.cli.output import print_json, stdout
 from slipway.cli.results_view import print_results, results_document, results_exit_code
 from slipway.configs import ConfigKind, find_config
+from slipway.grading import grade_outputs
 from slipway.junit import junit_xml
-from slipway.results_io import grade_outputs
 from slipway.suite import load_suite
 
 __all__ = ["grade"]
