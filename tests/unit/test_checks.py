@@ -173,5 +173,5 @@ def test_scores_of_one_metric_are_gathered():
 def test_score_is_in_range_and_passing_agrees_with_it(parts, threshold):
     result = grade([check("contains", text, weight=weight) for text, weight in parts], "x", None, threshold=threshold)
     assert 0 <= result.score <= 1
-    if threshold is None and any(weight for _, weight in parts):
-        assert result.passed == (result.score > 0.999999 or all(text == "x" for text, weight in parts if weight))
+    expected = all(text == "x" for text, weight in parts if weight) if threshold is None else result.score >= threshold
+    assert result.passed is expected

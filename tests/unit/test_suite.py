@@ -353,6 +353,28 @@ def test_error_in_a_csv_names_its_line(write, refused, text, line, says):
     assert says in error.message
 
 
+def test_file_of_variables_must_hold_keys_and_values(write, refused):
+    write("[a]", "vars.yaml")
+    assert "keys and values" in refused("prompts: [x]\ntests: [{vars: file://vars.yaml}]\n").message
+
+
+def test_file_of_tests_may_be_named_by_a_key_of_its_own(write):
+    write("- vars: {prompt: a}\n", "more.yaml")
+    assert load_suite(write("tests: [{path: file://more.yaml}]")).cases[0].prompt == "a"
+
+
+def test_message_without_text_is_no_conversation(write):
+    text = 'prompts: [\'[{"role": "user", "content": 5}]\']\ntests: [{}]\n'
+    assert load_suite(write(text)).cases[0].prompt == '[{"role": "user", "content": 5}]'
+
+
+def test_metadata_column_without_brackets_is_one_text(write):
+    write("a,__metadata:tags,__expected\n1,safety,latency\n,,\n", "t.csv")
+    (case,) = load_suite(write("prompts: [x]\ntests: t.csv\n")).cases
+    assert case.tags == ("safety",)
+    assert case.checks[0].threshold == 0.75
+
+
 def test_too_many_cases_are_refused(refused):
     values = ", ".join(f"v{number}" for number in range(60))
     assert "more than 100000" in refused(f"- vars: {{a: [{values}], b: [{values}], c: [{values}]}}\n").message

@@ -206,6 +206,30 @@ def test_missing_file_and_directory_are_refused(tmp_path):
         read_document(tmp_path)
 
 
+def test_file_larger_than_the_limit_is_refused(refused, monkeypatch):
+    monkeypatch.setattr("slipway.yaml_files.MAX_FILE_BYTES", 10)
+    assert "larger than" in refused("confidence: 0.95").message
+
+
+def test_path_that_cannot_be_read_is_refused(tmp_path):
+    """The operating system's own reason is told."""
+    with pytest.raises(ConfigFileError, match="cannot be read: Not a directory"):
+        read_document(_file_as_directory(tmp_path))
+
+
+def _file_as_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    return tmp_path / "file" / "gate.yaml"
+
+
+def test_json_nested_deeper_than_positions_are_kept_still_gets_an_error(refused):
+    assert refused('{"min_cases": ' + "[" * 150 + "]" * 150 + "}", name="gate.json").line == 1
+
+
+def test_number_of_thousands_of_digits_in_json_is_refused(refused):
+    assert "thousands of digits" in refused('{"min_cases": ' + "9" * 5000 + "}", name="gate.json").message
+
+
 def test_scalars_follow_yaml_1_2():
     """``no`` is Norway and ``1:30`` is no number, as for tools that read the same suites in JavaScript."""
     text = "[no, on, 1:30, 2026-01-01, 012, 0o17, 0xff, 1_000, 1e3, .5, -.inf, true, ~, '1', !!str 1, !!float 1]"
