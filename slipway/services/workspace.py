@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slipway.home import Home, resolve_home
-from slipway.services.ledger_engine import default_url
-from slipway.services.ledger_store import Ledger
 from slipway.services.store import BundleStore
+
+if TYPE_CHECKING:
+    from slipway.services.ledger_store import Ledger
 
 __all__ = ["Workspace", "open_store", "open_workspace"]
 
@@ -44,11 +46,15 @@ def open_workspace() -> Workspace:
     Raises:
         LedgerError: The ledger cannot be opened.
     """
+    from slipway.services.ledger_engine import default_url  # noqa: PLC0415  # `slipway inspect` needs no SQLAlchemy
+
     return _open(resolve_home(), default_url())
 
 
 @lru_cache(maxsize=4)
 def _open(home: Home, ledger_url: str) -> Workspace:
+    from slipway.services.ledger_store import Ledger  # noqa: PLC0415  # as above
+
     return Workspace(home=home, ledger=Ledger(ledger_url))
 
 
