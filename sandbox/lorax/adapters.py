@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 CONFIG_NAME = "adapter_config.json"
 _DEFAULT_RANK = 8  # peft 0.4.0
 _DEFAULT_ALPHA = 8
-_KERNEL_RANKS = frozenset({8, 16, 32, 64, 128})
+_RANKS_WITHOUT_KERNEL = frozenset({48, 80, 96, 112})  # padded; above 128 a slower path takes over
 _PAIR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _DIGITS = re.compile(r"\.\d+\.")
 
@@ -177,7 +177,7 @@ class AdapterReader:
         rank = max(ranks)
         if len(set(ranks)) > 1:
             self._lose(name, f"projection type {_label(kind)} mixes ranks {sorted(set(ranks))} under one scale")
-        if padded_rank(rank) not in _KERNEL_RANKS:
+        if padded_rank(rank) in _RANKS_WITHOUT_KERNEL:
             self._lose(name, f"rank {rank} of {_label(kind)} has no GPU kernel in LoRAX; there its batch would fail")
         stacked_a = torch.zeros(len(pairs), rank, inside, dtype=self._dtype)
         stacked_b = torch.zeros(len(pairs), rank, outside, dtype=self._dtype)
