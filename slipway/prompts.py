@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.suite_file import find_files, resolve
+from slipway.suite_file import find_files, is_file, resolve
 from slipway.templates import render
 from slipway.yaml_files import KeyPath, YamlDocument, parse_yaml, read_text
 
@@ -98,7 +98,7 @@ def _read(document: YamlDocument, at: KeyPath, entry: object) -> Iterator[Prompt
 def _is_file(document: YamlDocument, text: str) -> bool:
     """Whether a text without ``file://`` names a file all the same, as promptfoo allows."""
     known = _TEXT_FILES | _CHAT_FILES
-    return "\n" not in text and Path(text).suffix in known and resolve(text, document.path).is_file()
+    return "\n" not in text and Path(text).suffix in known and is_file(resolve(text, document.path))
 
 
 def _from_file(path: Path, document: YamlDocument, at: KeyPath) -> Iterator[PromptTemplate]:

@@ -63,7 +63,7 @@ def write_results(path: Path | str, results: Sequence[CaseResult]) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
+        with aside.open("wb") as file:
             file.writelines(_lines(results))
             file.flush()
             os.fsync(file.fileno())
@@ -75,10 +75,10 @@ def write_results(path: Path | str, results: Sequence[CaseResult]) -> None:
         ) from error
 
 
-def _lines(results: Iterable[CaseResult]) -> Iterator[str]:
+def _lines(results: Iterable[CaseResult]) -> Iterator[bytes]:
     for result in results:
         # Not pydantic's own serialiser: it writes NaN as null, and a broken grader would look like a missing answer.
-        yield json.dumps(result.model_dump(mode="python"), ensure_ascii=False) + "\n"
+        yield _encoded(result.model_dump(mode="python")) + b"\n"
 
 
 def _read(path: Path, model: type[ModelT]) -> Iterator[tuple[int, ModelT]]:
@@ -102,8 +102,13 @@ def _build(path: Path, number: int, value: dict[str, object], model: type[ModelT
     if isinstance(latency, float) and math.isnan(latency):
         value["latency_ms"] = math.inf  # the model's bound has no place for NaN, and both say that the clock is broken
     try:
-        return model.model_validate_json(json.dumps(value), strict=True)
+        return model.model_validate_json(_encoded(value), strict=True)
     except ValidationError as error:
         problem = explain(error, model, lambda _: True)[0]
         key = ".".join(map(str, problem.key))
         raise ConfigFileError(problem.message, file=path, line=number, key=key, fix=problem.fix) from None
+
+
+def _encoded(value: dict[str, object]) -> bytes:
+    """Half of a surrogate pair, which a model cut off inside an emoji can give, has no UTF-8 and becomes ``?``."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

@@ -23,6 +23,7 @@ __all__ = [
     "TestEntry",
     "TestSource",
     "find_files",
+    "is_file",
     "read_reference",
     "resolve",
     "test_sources",
@@ -126,10 +127,18 @@ def find_files(reference: str, beside: Path) -> list[Path]:
     """Give the files that ``file://x`` or ``x``, perhaps a glob, names; none where there is none."""
     pattern = str(resolve(reference, beside))
     if not glob.has_magic(pattern):
-        return [Path(pattern)] if Path(pattern).is_file() else []
+        return [Path(pattern)] if is_file(Path(pattern)) else []
     # Path.glob takes no pattern that begins with another directory.
     found = glob.glob(pattern, recursive=True)  # noqa: PTH207
-    return [Path(path) for path in sorted(found) if Path(path).is_file()]
+    return [Path(path) for path in sorted(found) if is_file(Path(path))]
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that the file system refuses is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def read_reference(reference: str, document: YamlDocument, at: KeyPath) -> object:
@@ -143,7 +152,7 @@ def read_reference(reference: str, document: YamlDocument, at: KeyPath) -> objec
         raise document.error(
             f"{reference!r} is a program, and programs of a suite are not run.", key=at, fix="Write the value itself."
         )
-    if not path.is_file():
+    if not is_file(path):
         raise document.error(f"{reference!r} is not a file.", key=at, fix="Paths are relative to the file they are in.")
     return read_document(path).value if path.suffix in _STRUCTURED else read_text(path)
 

@@ -153,7 +153,8 @@ def validate(document: YamlDocument, model: type[ModelT], *, at: KeyPath = ()) -
         )
     try:
         # As JSON, because strict validation of Python objects would refuse text for an enum and a list for a tuple.
-        return model.model_validate_json(json.dumps(value), strict=True)
+        # Half of a surrogate pair, which JSON can spell, has no UTF-8 and becomes a question mark.
+        return model.model_validate_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), strict=True)
     except ValidationError as error:
         problems = sorted(
             explain(error, model, lambda key: (*at, *key) in document.lines),

@@ -600,12 +600,15 @@ approval: none
 """
 
 
-def test_gate_file_of_the_documentation_loads(tmp_path):
-    (tmp_path / "gate.yaml").write_text(DESIGN_GATE)
+def test_gate_file_of_the_documentation_loads(tmp_path, pytestconfig):
+    documented = (pytestconfig.rootpath / "docs" / "gate.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "gate.yaml").write_text(documented)
     rules = load_gate(tmp_path / "gate.yaml")
     assert rules.require[1].tag == "safety"
     assert rules.against.latency.ratio_at_most == 1.2
     assert rules.approval == "none"
+    (tmp_path / "gate.yaml").write_text(DESIGN_GATE)
+    assert load_gate(tmp_path / "gate.yaml") == rules
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,14 @@ def test_outputs_remember_their_line(file):
     assert (second.test, second.latency_ms, second.line) == (1, None, 3)
 
 
+def test_half_of_a_surrogate_pair_is_written_and_read(file):
+    """A model may stop inside an emoji."""
+    write_results(file, [CaseResult(case="a", arm=Arm.BASE, output="\ud83d!")])
+    assert read_results(file)[0].output == "?!"
+    file.write_text('{"test": 0, "output": "\\ud83d!"}')
+    assert read_outputs(file)[0].output == "?!"
+
+
 def test_results_that_cannot_be_written_leave_nothing(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(StoreError, match="cannot be written"):

@@ -363,6 +363,17 @@ def test_file_of_tests_may_be_named_by_a_key_of_its_own(write):
     assert load_suite(write("tests: [{path: file://more.yaml}]")).cases[0].prompt == "a"
 
 
+def test_long_prompt_that_ends_like_a_file_is_a_prompt(write):
+    """The file system refuses names of more than 255 bytes."""
+    prompt = "Summarise " + "word " * 100 + "notes.md"
+    assert load_suite(write(f"prompts: ['{prompt}']\ntests: [{{}}]\n")).cases[0].prompt == prompt
+
+
+def test_example_of_the_documentation_loads(pytestconfig, write):
+    text = (pytestconfig.rootpath / "docs" / "suites.md").read_text()
+    assert load_suite(write(text.split("```yaml\n")[1].split("```")[0])).cases[0].tags == ("refund", "safety")
+
+
 def test_message_without_text_is_no_conversation(write):
     text = 'prompts: [\'[{"role": "user", "content": 5}]\']\ntests: [{}]\n'
     assert load_suite(write(text)).cases[0].prompt == '[{"role": "user", "content": 5}]'
