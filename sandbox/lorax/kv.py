@@ -36,6 +36,9 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
     """Keys and values of one layer, ``[rows, heads, columns, head_dim]``."""
 
     is_sliding = False
+    is_initialized: bool
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def __init__(self, window: _Window) -> None:
         super().__init__()

@@ -36,8 +36,9 @@ class BaseModel:
     def __init__(self, model_dir: str | Path, *, device: torch.device) -> None:
         """Load from a local directory. Raises ValueError for a model without a plain key/value cache."""
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(model_dir), trust_remote_code=False)
-        self.module = load_causal_lm(model_dir, device=device)
-        self.config: Any = self.module.config
+        module: Any = load_causal_lm(model_dir, device=device)
+        self.module: nn.Module = module
+        self.config: Any = module.config
         if getattr(self.module, "_is_stateful", False):
             raise ValueError(f"{self.config.model_type} keeps a recurrent state, which this engine cannot batch by row")
         self.device = device
