@@ -21,6 +21,7 @@ from slipway.release import ReleaseOutcome, plan_release
 from tasks.dossier import Dossier
 from tasks.evaluation import decide_verdict, evaluate_arms
 from tasks.inspection import base_to_serve, inspect_adapter
+from tasks.labels import label_run
 from tasks.ledger import current_champion, open_release
 from tasks.promotion import promote_candidate
 from tasks.registry import upload_adapter
@@ -65,6 +66,10 @@ async def release(
     bundle = await pull_adapter(adapter, name=name)
     base_model = base_to_serve(plan.target, bundle)
     record = open_release(plan, bundle, base_model=base_model)
+    await label_run(
+        f"{record.id} to {plan.target_name}",
+        tags=[f"adapter:{plan.name}", f"target:{plan.target_name}", f"base:{base_model}"],
+    )
     champion = current_champion(plan.name, plan.target_name)
     dossier = Dossier(plan=plan, bundle=bundle, base_model=base_model, release_id=record.id, champion=champion)
     if champion is not None and champion.digest == bundle.digest:

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 
 from slipway.ledger import Outcome
 from slipway.release import ReleaseOutcome
+from tasks.labels import label_run
 from tasks.ledger import plan_rollback
 from tasks.promotion import restore_champion
 from tasks.reporting import conclude_rollback
@@ -28,6 +29,10 @@ async def rollback(name: str, target: str = "sandbox", to: str | None = None) ->
         to: A release id to go back to, such as ``support-3``; by default the champion before this one.
     """
     plan = plan_rollback(name=name, target=target, to=to)
+    await label_run(
+        f"{plan.name} on {plan.target_name}: back to {plan.former.release_id}",
+        tags=[f"adapter:{plan.name}", f"target:{plan.target_name}", f"base:{plan.base_model}"],
+    )
     there: dict[str, Any] = {
         "target": plan.target,
         "target_name": plan.target_name,

@@ -20,7 +20,7 @@ __all__ = ["FindingLine", "ProofLine", "ReportData", "render_report"]
 SHOWN_CASES = 10
 SHOWN_EXAMPLES = 3
 
-_MARKS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
+_MARKS = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +126,7 @@ def render_report(data: ReportData) -> str:
 
 
 def _head(data: ReportData) -> str:
-    subject = f"{plain(data.name)} {plain(data.adapter_id)}".strip()
-    text = f"# {subject}: {plain(data.outcome)}\n\n"
+    text = f"# {plain(data.release_id)}: {plain(data.outcome)}\n\n"
     text += bullets(plain(reason) for reason in data.reasons)
     if data.champion_after:
         kept = " (unchanged)" if data.champion_after == data.champion_before else ""
@@ -228,7 +227,7 @@ def _side_by_side(evidence: Evidence, cases: Sequence[str]) -> str:
 def _output(result: CaseResult | None) -> str:
     if result is None or result.error is not None:
         return "*(missing)*"
-    return f"{'✅' if result.passed else '❌'} {cell(result.output)}"
+    return f"{'✓' if result.passed else '✗'} {cell(result.output)}"
 
 
 def _failures(result: CaseResult) -> Iterator[str]:

@@ -161,12 +161,16 @@ def _rule_row(rule: RuleOutcome) -> dict[str, object]:
     return {
         "rule": rule.rule,
         "outcome": str(rule.outcome),
-        "estimate": rule.estimate,
-        "low": rule.low,
-        "high": rule.high,
+        "estimate": _short(rule.estimate),
+        "low": _short(rule.low),
+        "high": _short(rule.high),
         "n": rule.n,
         "reason": rule.reason,
     }
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _seconds(release: ReleaseState) -> dict[str, float]:

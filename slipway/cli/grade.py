@@ -33,7 +33,7 @@ def grade(
         junit: Where to write JUnit XML.
         as_json: Print one JSON document on stdout.
     """
-    loaded = load_suite(find_config(ConfigKind.SUITE, suite))
+    loaded = load_suite(find_config(ConfigKind.SUITE, suite), need_prompts=False)
     results = grade_outputs(loaded, outputs)
     if junit is not None:
         junit.write_text(junit_xml(loaded.description or suite, results), encoding="utf-8")

@@ -51,7 +51,7 @@ def rehearse(*, keep: Annotated[bool, Parameter(negative="")] = False) -> int:
         results = asyncio.run(_play_all(console, stage, ACTS, play))
         console.print(Rule("history", style="dim"))
         history("translate")
-        _print_summary(console, stage, results, time.monotonic() - began)
+        _print_summary(console, stage, results, time.monotonic() - began, keep=keep)
         if keep:
             _stay(console, stage)
     return 0 if all(result.is_as_expected for result in results) else 1
@@ -76,14 +76,19 @@ async def _play_all(
     return results
 
 
-def _print_summary(console: Console, stage: Stage, results: Sequence[ActResult], seconds: float) -> None:
+def _print_summary(console: Console, stage: Stage, results: Sequence[ActResult], seconds: float, *, keep: bool) -> None:
     console.print(Rule("where to look", style="dim"))
-    for result in results:
-        console.print(f"  {result.act.title[:60]:<60} {escape(result.outcome.run_url or stage.ui)}", soft_wrap=True)
+    if keep:
+        for number, result in enumerate(results, start=1):
+            console.print(
+                f"  run {number} in the Prefect UI: {escape(result.outcome.run_url or stage.ui)}", soft_wrap=True
+            )
+    else:
+        console.print("  the runs in the Prefect UI: `slipway rehearse --keep` leaves it up")
     last = next((result.outcome.report for result in reversed(results) if result.outcome.report), None)
-    console.print(f"  reports and results: {escape(str(stage.directory / 'releases'))}", soft_wrap=True)
+    console.print(f"  reports and results:        {escape(str(stage.directory / 'releases'))}", soft_wrap=True)
     if last is not None:
-        console.print(f"  the last report:     {escape(str(last))}", soft_wrap=True)
+        console.print(f"  the last report:            {escape(str(last))}", soft_wrap=True)
     good = sum(result.is_as_expected for result in results)
     colour = "green" if good == len(results) else "red"
     console.print(f"\n[bold {colour}]{good} of {len(results)} acts ended as they must[/], {seconds:.0f} s in all")

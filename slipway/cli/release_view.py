@@ -15,6 +15,9 @@ from slipway.release import ReleaseOutcome
 
 __all__ = ["outcome_document", "print_outcome", "watching"]
 
+SHOWN_REASONS = 3
+"""On the terminal; the report has all of them."""
+
 COLOURS = {
     Outcome.PROMOTED: "green",
     Outcome.UNCHANGED: "green",
@@ -61,8 +64,10 @@ def print_outcome(console: Console, outcome: ReleaseOutcome) -> None:
     if outcome.is_rollback:
         words = "rolled back to" if outcome.outcome is Outcome.PROMOTED else "not rolled back to"
     console.print(f"[bold {colour}]{mark} {words}[/] [bold]{escape(outcome.release_id)}[/]")
-    for reason in outcome.reasons:
+    for reason in outcome.reasons[:SHOWN_REASONS]:
         console.print(f"  - {escape(reason)}", soft_wrap=True)
+    if len(outcome.reasons) > SHOWN_REASONS:
+        console.print(f"  - and {len(outcome.reasons) - SHOWN_REASONS} more in the report")
     if outcome.champion:
         console.print(f"  champion of {outcome.name} on {outcome.target}: [bold]{escape(outcome.champion)}[/]")
     if outcome.report is not None:

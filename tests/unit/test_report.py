@@ -77,17 +77,17 @@ def full_report():
 def test_report_shows_everything_a_release_has_found_out():
     text = render_report(full_report())
     lines = text.splitlines()
-    assert lines[0] == "# support support/4: promoted"
+    assert lines[0] == "# r-1: promoted"
     assert "- pass_rate 0.98 (95 % interval 0.93 to 1.00, 100 cases) is at least 0.90." in lines
     assert "Applications get `support/4` on `sandbox`." in lines
-    assert "| ✅ pass | pass_rate at_least 0.9 | 0.98 | 0.9296 to 0.9976 | 100 |" in lines
+    assert "| ✓ pass | pass_rate at_least 0.9 | 0.98 | 0.9296 to 0.9976 | 100 |" in lines
     rates = next(line for line in lines if line.startswith("| **all cases**"))
     assert "98.0% (93.0% to 99.8%) of 100" in rates
     assert "10.0% (4.9% to 17.6%) of 100" in rates
     assert any(line.startswith("| refund | 95.0%") for line in lines)
     assert "| champion | 93 | 5 | 2 | 0 | +0.030 (-0.065 to +0.121) |" in lines
     assert "## Regressions: 2" in lines
-    assert "| case-000 | ❌ candidate on case-000 | ✅ champion on case-000 | ❌ base on case-000 |" in text
+    assert "| case-000 | ✗ candidate on case-000 | ✓ champion on case-000 | ✗ base on case-000 |" in text
     assert "Expected more of case-000." in text
     assert "## Gains: 5, the first 3" in lines
     assert "| rank" not in text
