@@ -1,27 +1,39 @@
 """The command line: the outermost layer, which may start flows. Nothing else imports it.
 
-Each command lives in a module of its own and is imported when it runs, so that `slipway status` does not pay for Prefect.
+Each command lives in a module of its own and is imported when it runs, so that `slipway status` does not pay for
+Prefect.
 """
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
 from slipway import __version__
-from slipway.cli.output import fail
+from slipway.cli.output import discard_stdout, fail
+from slipway.errors import ConfigurationError
 
 __all__ = ["app", "main"]
+
+EXIT_CODES = (
+    "Exit codes: 0 yes (promoted, servable, passed), 1 no (held, refused, failed), 2 the request is wrong, 3 it could "
+    "not be decided."
+)
 
 app = App(
     name="slipway",
     help="Take fine-tuned adapters into production on Predibase and LoRAX, and stop those that should not get there.",
+    help_epilogue=EXIT_CODES,
     version=__version__,
     help_format="markdown",
     result_action="return_value",
 )
+
+INTERRUPTED = 128 + 2
+BROKEN_PIPE = 128 + 13
+"""As a shell reports a process that SIGINT or SIGPIPE ended: no answer, and above all not a yes."""
 
 COMMANDS = {
     "inspect": "Pull an adapter and say whether the server would serve it as trained.",
@@ -45,15 +57,25 @@ for _name, _help in COMMANDS.items():
 def main() -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:]
+    app.help_formatter = "default" if sys.stdout.isatty() else "plain"
     try:
-        code = app(arguments, exit_on_error=False, print_error=True)
-    except CycloptsError:
-        code = 2
+        code = _run(arguments)
+        sys.stdout.flush()  # while a failure can still be told: at exit Python would print a traceback
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        discard_stdout()
+        code = BROKEN_PIPE
     except Exception as error:  # noqa: BLE001  # the last place: everything becomes a message and a code
         code = fail(error, as_json="--json" in arguments)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        error.verbose = False  # verbose ones name our functions and files
+        command = " ".join(["slipway", *(error.command_chain or ())])
+        raise ConfigurationError(str(error), fix=f"`{command} --help` shows how it is used.") from error
+    return code if isinstance(code, int) else 0

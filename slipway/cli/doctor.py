@@ -13,13 +13,14 @@ from typing import Annotated, Literal
 import httpx
 from cyclopts import Parameter
 from packaging.version import Version
+from rich.text import Text
 
 from slipway.cli.output import print_json, print_table
+from slipway.cli.preflight import reach_target
 from slipway.configs import ConfigKind, config_directory, find_config
 from slipway.errors import SlipwayError
 from slipway.gate_file import load_gate
 from slipway.home import resolve_home
-from slipway.services.backends import open_backend
 from slipway.services.workspace import open_workspace
 from slipway.suite import load_suite
 from slipway.targets import load_target
@@ -67,7 +68,7 @@ def doctor(
     else:
         print_table(
             ("", "what", "", "fix"),
-            [(f"[{STYLES[check.state]}]{check.state}[/]", check.subject, check.message, check.fix) for check in checks],
+            [(Text(check.state, STYLES[check.state]), check.subject, check.message, check.fix) for check in checks],
             empty="",
         )
     return 1 if any(check.state == "problem" for check in checks) else 0
@@ -75,8 +76,6 @@ def doctor(
 
 def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
-        return Check(subject="Python", state="problem", message=found, fix="Install Python 3.11 or newer.")
     return Check(subject="Python", state="ok", message=found)
 
 
@@ -190,7 +189,7 @@ def _ledger() -> list[Check]:
         Check(
             subject="deployment",
             state="warning",
-            message=f"{state.name} on {state.target} was created for {state.release_id}, which was cut: it may cost money",
+            message=f"{state.name} on {state.target}, made for {state.release_id}, which was cut: it may cost money",
             fix="Give the same `slipway release` again, or delete the deployment.",
         )
         for state in forgotten
@@ -203,12 +202,7 @@ def _target(name: str) -> Check:
     try:
         path = find_config(ConfigKind.TARGET, name)
         target = load_target(path)
-        backend = open_backend(target, path.stem, open_workspace().ledger)
-
-        async def ask() -> str:
-            async with backend:
-                return await backend.check(next(iter(target.bases)))
-
-        return Check(subject=f"target {name}", state="ok", message=f"reached, as {asyncio.run(ask())}")
+        tenant = asyncio.run(reach_target(target, path.stem))
+        return Check(subject=f"target {name}", state="ok", message=f"reached, as {tenant}")
     except SlipwayError as error:
         return Check(subject=f"target {name}", state="problem", message=error.message, fix=error.fix)

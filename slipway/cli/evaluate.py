@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from slipway.adapter import Source
-from slipway.cli.output import print_json, stderr, stdout
+from slipway.cli.output import print_json, require_writable, stderr, stdout, write_text
 from slipway.cli.release_view import watching
 from slipway.cli.results_view import print_results, results_document, results_exit_code
 from slipway.configs import ConfigKind, find_config
@@ -56,6 +56,7 @@ async def evaluate(
         as_json: Print one JSON document on stdout.
     """
     cases = load_suite(find_config(ConfigKind.SUITE, suite))
+    require_writable(out, junit)
     target_file = find_config(ConfigKind.TARGET, target)
     where = load_target(target_file)
     backend = open_backend(where, target_file.stem, open_workspace().ledger)
@@ -78,7 +79,7 @@ async def evaluate(
     if out is not None:
         write_results(out, results)
     if junit is not None:
-        junit.write_text(junit_xml(cases.description or suite, results), encoding="utf-8")
+        write_text(junit, junit_xml(cases.description or suite, results))
     if as_json:
         print_json(results_document(results))
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from slipway.cli.output import print_json, stdout
+from slipway.cli.output import print_json, stdout, write_text
 from slipway.cli.results_view import print_results, results_document, results_exit_code
 from slipway.configs import ConfigKind, find_config
 from slipway.grading import grade_outputs
@@ -36,7 +36,7 @@ def grade(
     loaded = load_suite(find_config(ConfigKind.SUITE, suite), need_prompts=False)
     results = grade_outputs(loaded, outputs)
     if junit is not None:
-        junit.write_text(junit_xml(loaded.description or suite, results), encoding="utf-8")
+        write_text(junit, junit_xml(loaded.description or suite, results))
     if as_json:
         print_json(results_document(results))
     else:

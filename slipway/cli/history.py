@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from slipway.cli.output import print_json, print_table
 from slipway.history import Entry, history_of
@@ -40,13 +41,13 @@ def history(
     return 0
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: Entry) -> tuple[str | Text, ...]:
     colour = {"promoted": "green", "rolled back": "yellow", "open": "cyan"}.get(entry.outcome, "red")
     return (
         f"{entry.at:%Y-%m-%d %H:%M:%S}",
         entry.release_id,
         entry.target,
-        f"[{colour}]{entry.outcome}[/]",
+        Text(entry.outcome, colour),
         entry.adapter_id or "-",
         entry.digest.removeprefix("sha256:")[:12],
         entry.why,

@@ -32,7 +32,8 @@ async def inspect(
 
     Args:
         adapter: A path, `hf://ORG/NAME@REVISION`, `s3://BUCKET/PREFIX/` or `pbase://REPO/TAG`.
-        base: The base model: a Hub id, a directory, or a JSON file of base facts. Without it nothing is compared with a base.
+        base: The base model: a Hub id, a directory, or a JSON file of base facts. Without it nothing is compared with
+            a base.
         profile: The server version whose rules apply.
         as_json: Print one JSON document on stdout.
     """

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from slipway.errors import ConfigurationError, SlipwayError
+from slipway.errors import ConfigurationError, SlipwayError, StoreError
 from slipway.redaction import scrub_text, secrets_from_environment
 
-__all__ = ["ago", "fail", "print_json", "print_table", "stderr", "stdout"]
+__all__ = [
+    "ago",
+    "discard_stdout",
+    "fail",
+    "print_json",
+    "print_table",
+    "require_writable",
+    "stderr",
+    "stdout",
+    "write_text",
+]
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 PIPED_WIDTH = 160
 """Columns of a table that no terminal shows: wide enough that ids are not cut."""
@@ -37,45 +52,101 @@ def print_json(document: object) -> None:
     sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-    """Print a table, or the sentence ``empty`` when there are no rows."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, empty: str) -> None:
+    """Print a table, or the sentence ``empty`` when there are no rows. Text is printed as it is, brackets too."""
     console = stdout()
     if not rows:
-        console.print(empty)
+        console.print(empty, markup=False, soft_wrap=True)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     console.print(table)
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Make sure, before long work, that its result can be written to these places; None is no place.
+
+    Raises:
+        ConfigurationError: One cannot.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        existing = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir():
+            raise ConfigurationError(f"{path} is a directory.", fix="Give the name of a file in it.")
+        if not existing.is_dir() or not os.access(path if path.exists() else existing, os.W_OK):
+            raise ConfigurationError(f"{path} cannot be written.", fix=f"Look at {existing}, or give another path.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file for the user, with the directories it needs.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror}.", fix="Free some space, or give a path where you may write."
+        ) from error
+
+
+def discard_stdout() -> None:
+    """Give up standard output: what it still buffers would fail again when Python exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(error: Exception, *, as_json: bool = False) -> int:
     """Print an error with its fix, and return the exit code that it stands for."""
     secrets = secrets_from_environment(os.environ)
-    if isinstance(error, SlipwayError):
-        message, fix, code = error.message, error.fix, error.exit_code
-    elif isinstance(error, OSError) and error.filename is not None:
-        message, fix, code = f"{error.filename}: {error.strerror}.", "", ConfigurationError.exit_code
+    known = _as_ours(error)
+    if known is not None:
+        message, fix, code = known.message, known.fix, known.exit_code
     else:
         message, fix, code = f"{type(error).__name__}: {error}", "This is a defect in Slipway; please report it.", 3
     message, fix = scrub_text(message, secrets), scrub_text(fix, secrets)
-    if as_json:
-        document: Mapping[str, object] = {
-            "error": type(error).__name__,
-            "message": message,
-            "fix": fix,
-            "exit_code": code,
-        }
-        print_json(document)
     console = stderr()
-    if not isinstance(error, SlipwayError | OSError):
+    if known is None:
         console.print(scrub_text("".join(traceback.format_exception(error)), secrets), markup=False, style="dim")
     console.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
     if fix:
         console.print(f"[bold]fix:[/]   {escape(fix)}", soft_wrap=True)
+    document: Mapping[str, object] = {
+        "error": type(known or error).__name__,
+        "message": message,
+        "fix": fix,
+        "exit_code": code,
+    }
+    try:
+        if as_json:
+            print_json(document)
+        sys.stdout.flush()
+    except OSError:  # standard output is what has failed
+        discard_stdout()
     return code
+
+
+def _as_ours(error: Exception) -> SlipwayError | None:
+    """What an error means to the user; None for a defect of ours."""
+    if isinstance(error, SlipwayError):
+        return error
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in DISK_FULL:
+        place = error.filename or "The output"
+        return StoreError(
+            f"{place} cannot be written: {error.strerror}.",
+            fix="Free some space where the output goes and under SLIPWAY_HOME, then run this again.",
+        )
+    if error.filename is not None:
+        return ConfigurationError(f"{error.filename}: {error.strerror}.", fix="Check the path and who may use it.")
+    return None
 
 
 def ago(moment: datetime, now: datetime) -> str:

@@ -1,12 +1,21 @@
-"""Prepare this process for running Prefect flows from the command line. Imports no Prefect: it must come before that."""
+"""Run Prefect flows from the command line. Imports no Prefect: the process must be prepared before that."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["prepare_prefect"]
+import httpx
+
+from slipway.errors import UnavailableError
+from slipway.services.http_errors import bare_url
+
+__all__ = ["prefect_session", "prepare_prefect"]
+
+REACH_TIMEOUT_SECONDS = 10.0
 
 ENVIRONMENT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the release prints its own lines; the UI keeps all logs
@@ -23,3 +32,47 @@ def prepare_prefect() -> None:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+
+
+@contextmanager
+def prefect_session() -> Iterator[None]:
+    """Prepare Prefect, make sure that its server is there, and say so in our words when it goes away meanwhile.
+
+    Raises:
+        UnavailableError: The Prefect server cannot be reached.
+    """
+    prepare_prefect()
+    _require_server(os.environ.get("PREFECT_API_URL", ""))
+    try:
+        yield
+    except httpx.HTTPError as error:  # our own clients translate theirs, so it is Prefect's
+        raise _unreachable(
+            os.environ.get("PREFECT_API_URL", ""), f"failed meanwhile ({type(error).__name__})"
+        ) from error
+    except RuntimeError as error:
+        if "Prefect API server" not in str(error):
+            raise
+        raise UnavailableError(
+            "no temporary Prefect server came up in time.",
+            service="Prefect server",
+            fix="Run `prefect server start`, and `export PREFECT_API_URL=http://127.0.0.1:4200/api`.",
+        ) from error
+
+
+def _require_server(url: str) -> None:
+    """Ask once, at once: Prefect itself repeats for many seconds and ends in a traceback. Any answer will do."""
+    if not url:
+        return
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=REACH_TIMEOUT_SECONDS)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(url, "does not answer") from error
+
+
+def _unreachable(url: str, what: str) -> UnavailableError:
+    return UnavailableError(
+        f"the Prefect server at {bare_url(url) or 'its temporary address'} {what}.",
+        service="Prefect server",
+        url=bare_url(url),
+        fix="Start it with `prefect server start`, or correct PREFECT_API_URL; unset, a temporary server is used.",
+    )

@@ -7,9 +7,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from slipway.cli.output import print_json, stderr, stdout
-from slipway.cli.prefect_session import prepare_prefect
+from slipway.cli.prefect_session import prefect_session
+from slipway.cli.preflight import check_adapter, check_target
 from slipway.cli.release_view import outcome_document, print_outcome, watching
-from slipway.release import plan_release
+from slipway.release import ReleaseOutcome, plan_release
 
 __all__ = ["release"]
 
@@ -25,10 +26,11 @@ async def release(
     yes: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
-    """Take an adapter to production, or say why not: pull, inspect, upload, attach or deploy, prove live, evaluate, gate, promote.
+    """Take an adapter to production, or say why not.
 
-    Exits 0 when it is champion, 1 when it was held or refused, 2 when the request is wrong, 3 when it could not be decided.
-    A release that was cut continues when the same command is given again.
+    Pull, inspect, upload, attach or deploy, prove live, evaluate, gate, promote. Exits 0 when it is champion, 1 when it
+    was held or refused, 2 when the request is wrong, 3 when it could not be decided. A release that was cut continues
+    when the same command is given again.
 
     Args:
         adapter: A path, `hf://ORG/NAME@REVISION`, `s3://BUCKET/PREFIX/` or `pbase://REPO/TAG`.
@@ -39,15 +41,16 @@ async def release(
         yes: Promote without asking a person, also where the gate file wants one.
         as_json: Print one JSON document on stdout.
     """
-    plan_release(
-        adapter=adapter, name=name, target=target, suite=suite, gate=gate
-    )  # bad files fail before Prefect starts
-    prepare_prefect()
-    from flows.release import release as flow
-
+    plan = plan_release(adapter=adapter, name=name, target=target, suite=suite, gate=gate)
+    check_adapter(adapter)
+    await check_target(plan.target, plan.target_name)
     console = stderr() if as_json else stdout()
-    with watching(console):
-        outcome = await flow(adapter=adapter, name=name, target=target, suite=suite, gate=gate, approved=yes)
+    with prefect_session(), watching(console):
+        from flows.release import release as flow
+
+        outcome: ReleaseOutcome = await flow(  # type: ignore[assignment]  # Prefect unpacks the state that a flow returns
+            adapter=adapter, name=name, target=target, suite=suite, gate=gate, approved=yes
+        )
     if as_json:
         print_json(outcome_document(outcome))
     else:

@@ -32,7 +32,9 @@ def resolve(
     if leader is None:
         if as_json:
             print_json({"name": name, "target": target, "adapter_id": None})
-        stderr().print(f"{name} has no champion on {target}. `slipway status` shows those there are.")
+        stderr().print(
+            f"{name} has no champion on {target}. `slipway status` shows those there are.", markup=False, soft_wrap=True
+        )
         return 1
     if as_json:
         print_json(

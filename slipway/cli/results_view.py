@@ -31,9 +31,20 @@ def print_results(console: Console, results: Sequence[CaseResult]) -> None:
         console.print(f"  [red]✗[/] {escape(result.case)}: {escape(why or repr(result.output))}", soft_wrap=True)
     if len(failed) > SHOWN_FAILURES:
         console.print(f"  ... and {len(failed) - SHOWN_FAILURES} more")
+    _print_missing(console, results)
+
+
+def _print_missing(console: Console, results: Sequence[CaseResult]) -> None:
+    """Say once for all its cases why answers are missing: a service that is down fails every case alike."""
+    causes: dict[tuple[Arm, str], list[str]] = {}
     for result in results:
-        if result.arm is Arm.CANDIDATE and result.error is not None:
-            console.print(f"  [yellow]?[/] {escape(result.case)}: missing, {escape(result.error)}", soft_wrap=True)
+        if result.error is not None:
+            causes.setdefault((result.arm, result.error), []).append(result.case)
+    for (arm, error), cases in list(causes.items())[:SHOWN_FAILURES]:
+        named = ", ".join(cases[:3]) + (f" and {len(cases) - 3} more" if len(cases) > 3 else "")
+        console.print(f"  [yellow]?[/] missing of {arm}: {escape(named)}: {escape(error)}", soft_wrap=True)
+    if len(causes) > SHOWN_FAILURES:
+        console.print(f"  ... and {len(causes) - SHOWN_FAILURES} more causes")
 
 
 def results_document(results: Sequence[CaseResult]) -> list[dict[str, object]]:

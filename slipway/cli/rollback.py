@@ -7,8 +7,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from slipway.cli.output import print_json, stderr, stdout
-from slipway.cli.prefect_session import prepare_prefect
+from slipway.cli.prefect_session import prefect_session, prepare_prefect
+from slipway.cli.preflight import check_target
 from slipway.cli.release_view import outcome_document, print_outcome, watching
+from slipway.release import ReleaseOutcome
 
 __all__ = ["rollback"]
 
@@ -30,11 +32,17 @@ async def rollback(
         as_json: Print one JSON document on stdout.
     """
     prepare_prefect()
-    from flows.rollback import rollback as flow
+    from tasks.ledger import plan_rollback
 
+    plan = plan_rollback(name=name, target=target, to=to)
+    await check_target(plan.target, plan.target_name)
     console = stderr() if as_json else stdout()
-    with watching(console):
-        outcome = await flow(name=name, target=target, to=to)
+    with prefect_session(), watching(console):
+        from flows.rollback import rollback as flow
+
+        outcome: ReleaseOutcome = await flow(  # type: ignore[assignment]  # Prefect unpacks the state that a flow returns
+            name=name, target=target, to=to
+        )
     if as_json:
         print_json(outcome_document(outcome))
     else:

@@ -17,7 +17,7 @@ from slipway.errors import AdapterNotFoundError, ConfigurationError, SourceError
 from slipway.services.adapter_files import LOOKED_FOR, is_adapter_file
 from slipway.services.store import BundleStore
 
-__all__ = ["LocalSource"]
+__all__ = ["LocalSource", "list_adapter_files"]
 
 
 class LocalSource:
@@ -37,7 +37,7 @@ class LocalSource:
 
 def _pull(uri: AdapterUri, store: BundleStore) -> Bundle:
     directory = Path(uri.location)
-    names = _adapter_files(directory)
+    names = list_adapter_files(directory)
     with store.stage() as stage:
         for name in names:
             try:
@@ -48,7 +48,13 @@ def _pull(uri: AdapterUri, store: BundleStore) -> Bundle:
         return store.commit(stage, uri=str(uri))
 
 
-def _adapter_files(directory: Path) -> list[str]:
+def list_adapter_files(directory: Path) -> list[str]:
+    """Name the adapter's files in a directory, sorted; reads none of them.
+
+    Raises:
+        AdapterNotFoundError: There is no such directory, or nothing of an adapter in it.
+        SourceError: The directory cannot be read.
+    """
     try:
         names = sorted(name for name in os.listdir(directory) if is_adapter_file(name))  # noqa: PTH208  # names, not paths
     except FileNotFoundError:
