@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["BASE_DIRECTORY", "BASE_ID", "write_adapter", "write_large_adapter", "write_variant"]
+__all__ = ["BASE_DIRECTORY", "BASE_ID", "WEIGHTS_NAME", "write_adapter", "write_large_adapter", "write_variant"]
 
 BASE_ID = "slipway/tiny-llama"
 BASE_DIRECTORY = Path(__file__).parents[2] / "sandbox" / "base_model"
