@@ -114,7 +114,7 @@ class _DeploymentRoutes:
         return events_json(deployment.record, events, deployment.active_seconds)
 
     async def crash_deployment(self, name: str) -> dict[str, Any]:
-        return {"killed": self._deployments.require(name).crash()}
+        return {"killed": await self._deployments.require(name).crash()}
 
     async def stand_by_deployment(self, name: str) -> dict[str, Any]:
         self._deployments.require(name).stand_by()

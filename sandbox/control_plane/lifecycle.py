@@ -132,11 +132,13 @@ class Deployment:
         """Scale to zero and stay there whatever is requested."""
         self._scale_to_zero(DeploymentStatus.STOPPED, "Stopped", "stopped by hand")
 
-    def crash(self) -> int:
-        """Kill its serving processes as a crash would; returns how many."""
-        for replica in self._replicas:
+    async def crash(self) -> int:
+        """Kill its serving processes as a crash would, and wait until they are gone; returns how many."""
+        killed = list(self._replicas)
+        for replica in killed:
             replica.process.kill()
-        return len(self._replicas)
+            await replica.process.wait()
+        return len(killed)
 
     async def acquire(self) -> Replica:
         """Return a replica for one request, waking the deployment and waiting if need be. ``release`` it afterwards.
@@ -328,7 +330,7 @@ class Deployment:
             raise ApiError(503, message, error_type="unavailable")
 
     def _least_busy(self) -> Replica | None:
-        running = [replica for replica in self._replicas if replica.process.is_running]
+        running = [each for each in self._replicas if each.process.is_running and not each.is_unreachable]
         return min(running, key=lambda replica: replica.in_flight, default=None)
 
     def _set_status(self, status: DeploymentStatus) -> None:

@@ -25,11 +25,16 @@ class ReplicaError(Exception):
 
 
 class Replica:
-    """A serving process and the number of requests it is answering."""
+    """A serving process and the number of requests it is answering.
+
+    Attributes:
+        is_unreachable: It refused a connection: it has ended and its watcher does not know yet.
+    """
 
     def __init__(self, process: ChildProcess) -> None:
         self.process = process
         self.in_flight = 0
+        self.is_unreachable = False
 
     @property
     def url(self) -> str:

@@ -102,13 +102,20 @@ def serving_router(
             extra = limit.take(time.time())
         started = time.monotonic()
         body = await request.body()
-        replica = await deployment.acquire()
-        exchange = _Exchange(deployment=deployment, replica=replica, path=f"/{path}", body=body, started=started)
-        try:
-            reply = await _send(client, request, exchange)
-        except BaseException:
-            deployment.release(replica)
-            raise
+        while True:
+            replica = await deployment.acquire()
+            exchange = _Exchange(deployment=deployment, replica=replica, path=f"/{path}", body=body, started=started)
+            try:
+                reply = await _send(client, request, exchange)
+            except httpx.ConnectError:
+                # It never saw the request, so another may have it.
+                replica.is_unreachable = True
+                deployment.release(replica)
+            except BaseException:
+                deployment.release(replica)
+                raise
+            else:
+                break
         if reply is None:
             deployment.release(replica)
             return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -126,7 +133,8 @@ async def _send(client: httpx.AsyncClient, request: Request, exchange: _Exchange
     """Pass a request on; returns the reply with its body unread, or None when the caller has gone away meanwhile.
 
     Raises:
-        ApiError: 503: the replica ended or cannot be reached.
+        httpx.ConnectError: The replica was not there.
+        ApiError: 503: it ended while it answered.
     """
     query = f"?{request.url.query}" if request.url.query else ""
     outgoing = client.build_request(
@@ -142,6 +150,8 @@ async def _send(client: httpx.AsyncClient, request: Request, exchange: _Exchange
         if not sending.done():
             return None
         return sending.result()
+    except httpx.ConnectError:
+        raise
     except httpx.TransportError as error:
         name = exchange.deployment.record.name
         message = f"a replica of deployment {name!r} went away; repeat the request"

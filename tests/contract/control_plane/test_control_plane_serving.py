@@ -49,6 +49,15 @@ def test_stream_arrives_event_by_event(talk):
     assert arrivals[0] < 0.3 < arrivals[2]
 
 
+def test_kept_connection_is_answered_without_waiting_for_acknowledgements(talk):
+    """With Nagle's algorithm left on, each reply after the first takes 40 ms."""
+    talk.http.get("/users/current")
+    started = time.monotonic()
+    for _ in range(20):
+        talk.http.get("/users/current")
+    assert time.monotonic() - started < 0.6
+
+
 def test_unknown_deployment_and_tenant_are_not_found(talk):
     for path in ("/local/deployments/v2/llms/none/generate", "/other/deployments/v2/llms/tiny-llama/generate"):
         reply = talk.http.post(path, json={})
