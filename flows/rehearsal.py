@@ -1,7 +1,7 @@
 """The rehearsal: every kind of release, on real parts, on this machine.
 
-Starts a Prefect server and the sandbox as processes, then releases adapters through the very flows that production runs,
-and checks that each ends as it must.
+Starts a Prefect server and the sandbox as processes, then releases adapters through the very flows that production
+runs, and checks that each ends as it must.
 """
 
 from __future__ import annotations

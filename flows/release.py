@@ -1,7 +1,7 @@
 """Release one adapter: pull, inspect, upload, attach or deploy, prove live, evaluate, gate, promote.
 
-Held is an outcome and no failure: the run ends in a state of that name, with the reasons. A run fails when something could
-not be known or done; repeated with the same parameters it continues where it stopped.
+Held is an outcome and no failure: the run ends in a state of that name, with the reasons. A run fails when something
+could not be known or done; repeated with the same parameters it continues where it stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 
@@ -44,14 +43,14 @@ class Approval(RunInput):
 
 
 @flow(name="release", flow_run_name="release-{name}-to-{target}", persist_result=False, validate_parameters=True)
-async def release(
+async def release(  # noqa: PLR0917  # a flow's parameters become a form; Prefect calls by keyword
     adapter: str,
     name: str,
     target: str = "sandbox",
     suite: str = "default",
     gate: str = "default",
-    approved: bool = False,  # noqa: FBT001, FBT002  # a flow's parameters become a form, and Prefect calls by keyword
-) -> State[ReleaseOutcome]:
+    approved: bool = False,  # noqa: FBT001, FBT002
+) -> ReleaseOutcome:
     """Take one adapter to production, or say why not.
 
     Args:
@@ -127,9 +126,11 @@ async def _try_out(dossier: Dossier, *, approved: bool) -> tuple[Outcome, tuple[
 
 async def _ask_a_person(dossier: Dossier) -> Approval:
     form = Approval.with_initial_data(
-        description=f"**Promote {dossier.plan.name}?** The evidence is in the artifact `evaluation-{dossier.plan.name}`."
+        description=f"**Promote {dossier.plan.name}?** The evidence: artifact `evaluation-{dossier.plan.name}`."
     )
-    return await pause_flow_run(wait_for_input=form, timeout=APPROVAL_TIMEOUT_SECONDS)
+    # Its stub types the class as awaitable; what comes back is the filled-in form.
+    answer: Approval = await pause_flow_run(wait_for_input=form, timeout=APPROVAL_TIMEOUT_SECONDS)  # type: ignore[arg-type]
+    return answer
 
 
 async def _take_down(dossier: Dossier) -> None:

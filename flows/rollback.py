@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 
 from slipway.ledger import Outcome
 from slipway.release import ReleaseOutcome
@@ -20,7 +19,7 @@ __all__ = ["rollback"]
 
 
 @flow(name="rollback", flow_run_name="rollback-{name}-on-{target}", persist_result=False)
-async def rollback(name: str, target: str = "sandbox", to: str | None = None) -> State[ReleaseOutcome]:
+async def rollback(name: str, target: str = "sandbox", to: str | None = None) -> ReleaseOutcome:
     """Restore the previous champion, after proving that it is live.
 
     Args:

@@ -82,6 +82,6 @@ class Bundle:
 
 
 def bundle_digest(files: Iterable[AdapterFile]) -> Digest:
-    """Name a set of files by content: SHA-256 over the sorted lines ``<sha256>  <name>\\n``, as sha256sum prints them."""
+    """Name a set of files by content: SHA-256 over the sorted lines that sha256sum prints for them."""
     lines = sorted(f"{file.sha256}  {file.name}\n" for file in files)
     return Digest("sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest())

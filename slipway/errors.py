@@ -76,7 +76,7 @@ class SlipwayError(Exception):
         return f"{self.message} {self.fix}".strip()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by attributes: Prefect sends exceptions between processes, and the classes differ in their arguments."""
+        """Pickle by attributes: Prefect sends exceptions between processes, and the classes' arguments differ."""
         return _restore, (type(self), self.args, self.__dict__)
 
 

@@ -1,9 +1,9 @@
 """The live proof: is the adapter that we named really what answers?
 
-LoRAX answers 200 with base-model text for an adapter whose tensors match nothing (``server/lorax_server/adapters/lora.py``
-skips what it cannot pair), so a successful request proves nothing. What we compare are log probabilities of the same
-fixed tokens under the adapter and under the base, asked for in the same minute of the same server. Pure: the requests are
-made in ``services.probe``.
+LoRAX answers 200 with base-model text for an adapter whose tensors match nothing (its ``adapters/lora.py`` skips what it
+cannot pair), so a successful request proves nothing. What we compare are log probabilities of the same fixed tokens under
+the adapter and under the base, asked for in the same minute of the same server. Pure: the requests are made in
+``services.probe``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ NOISE_FACTOR = 4.0
 """The adapter must move a log probability by this many times what the base differs from itself."""
 
 LEAST_DIFFERENCE = 1e-3
-"""Nats. Below this a difference is taken for numerical noise whatever the repeat of the base says; half-precision kernels
-differ by some 1e-4 between batches of different shape."""
+"""Nats. Below this a difference is taken for numerical noise whatever the repeat of the base says: half-precision
+kernels differ by some 1e-4 between batches of different shape."""
 
 REFERENCE_TOLERANCE = 2e-2
 """Nats. How far served log probabilities may be from PEFT's own; a wrong scale moves them by tenths and more."""
@@ -90,13 +90,14 @@ def judge(
         reasons.append(f"{adapter_id} answers with log probabilities that are no numbers: its weights hold NaN or Inf.")
     elif difference <= max(LEAST_DIFFERENCE, NOISE_FACTOR * noise):
         reasons.append(
-            f"the server answers for {adapter_id} as for the base model (largest difference {difference:.2g} nats, its own "
-            f"noise {noise:.2g}): it accepted the adapter and ignored it."
+            f"the server answers for {adapter_id} as for the base model (largest difference {difference:.2g} nats, its "
+            f"own noise {noise:.2g}): it accepted the adapter and ignored it."
         )
     if reference_difference is not None and not reference_difference <= REFERENCE_TOLERANCE:
         reasons.append(
             f"the server computes something else than PEFT does with the same files (largest difference "
-            f"{reference_difference:.2g} nats, allowed {REFERENCE_TOLERANCE:g}): part of the adapter is dropped or wrongly scaled."
+            f"{reference_difference:.2g} nats, allowed {REFERENCE_TOLERANCE:g}): part of the adapter is dropped or "
+            "wrongly scaled."
         )
     return LiveProof(
         is_live=not reasons,

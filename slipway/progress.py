@@ -26,7 +26,7 @@ class ProgressEvent:
     """One thing that happened to one release.
 
     Attributes:
-        step: ``pull``, ``inspect``, ``upload``, ``serve``, ``prove``, ``evaluate``, ``gate``, ``promote`` or ``report``.
+        step: As ``release.Step`` names them.
         kind: Started, a part done, finished.
         message: For people; may be empty.
         done: How many parts are done.

@@ -1,6 +1,6 @@
 """The recorded results of an evaluation: one line per case and arm, as read and written in JSONL.
 
-This is the contract between running (``evaluation``), grading (``checks``), deciding (``gate``) and showing (``report``).
+The contract between running (``evaluation``), grading (``checks``), deciding (``gate``) and showing (``report``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Where adapters are served: the strict model of ``configs/targets/*.yaml``.
 
-A target file is data and holds no secret. Tokens come from the environment, or from a Prefect Secret block that the file
-names; addresses may be left out and then come from the environment variables that Predibase's and LoRAX's own tools read.
+A target file is data and holds no secret. Tokens come from the environment, or from a Prefect Secret block that the
+file names; addresses may be left out and then come from the environment variables that Predibase's and LoRAX's own tools
+read.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ class Target(_Strict):
     """Requests in flight during an evaluation."""
     max_new_tokens: int = Field(default=128, ge=1)
     answer_timeout_seconds: float = Field(default=300.0, gt=0)
-    """For one answer. The first one to an adapter waits for its download and load, and giving up early can abort a LoRAX
-    router, so this is no place to be impatient."""
+    """For one answer. The first one to an adapter waits for its download and load, and giving up early can abort a
+    LoRAX router, so this is no place to be impatient."""
     reference_route: str | None = None
     """A route of the server that computes the same logits with PEFT alone; the sandbox has one."""
 
@@ -160,8 +161,8 @@ class Target(_Strict):
         """Fill addresses that the file leaves out from ``environment``.
 
         Raises:
-            ConfigurationError: An address is missing, is no http(s) URL, or leaves this machine although the target is the
-                sandbox.
+            ConfigurationError: An address is missing, is no http(s) URL, or leaves this machine although the target is
+                the sandbox.
         """
         if self.kind is TargetKind.LORAX:
             return self.model_copy(update={"url": self._address("url", "LORAX_URL", environment)})
@@ -172,7 +173,7 @@ class Target(_Strict):
                 if urlsplit(address).hostname not in LOOPBACK_HOSTS:
                     raise ConfigurationError(
                         f"the target is the sandbox, but {address} is not on this machine.",
-                        fix="Use --target predibase for a real tenant, or start `slipway sandbox` and export what it prints.",
+                        fix="Use --target predibase for a real tenant, or export what `slipway sandbox` prints.",
                     )
             return self.model_copy(update={"gateway": gateway, "serving": serving})
         gateway = self._address("gateway", "PREDIBASE_GATEWAY", environment, default=DEFAULT_GATEWAY)
@@ -210,7 +211,7 @@ class Target(_Strict):
         return None
 
     def deployment_name(self, base_model: str) -> str:
-        """The one name under which Slipway creates a deployment of this base: the same at each attempt, so never two."""
+        """The one name under which Slipway creates a deployment of this base: the same each time, so never two."""
         if self.deployment.name:
             return self.deployment.name
         return "slipway-" + re.sub(r"[^a-z0-9]+", "-", base_model.lower()).strip("-")

@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 from uuid import UUID
 
 from prefect import task
@@ -17,7 +17,7 @@ from slipway.adapter import Source
 from slipway.evaluation import Contestant, evaluate
 from slipway.gate import Verdict, decide
 from slipway.gate_file import Gate
-from slipway.ledger import Promotion
+from slipway.ledger import Json, Promotion
 from slipway.progress import Kind, ProgressEvent, emit
 from slipway.release import Step
 from slipway.results import Arm, CaseResult
@@ -61,7 +61,7 @@ async def evaluate_arms(
     """
     workspace = open_workspace()
     path = workspace.release_directory(release_id) / RESULTS_FILE
-    basis = {
+    basis: dict[str, Json] = {
         "candidate": candidate.adapter_id,
         "champion": champion.sequence if champion else 0,
         "suite": suite.digest,
@@ -121,7 +121,7 @@ class _Progress:
         artifact = await acreate_progress_artifact(
             progress=0.0, key=f"evaluating-{self._name}", description=f"Evaluation of {self._name}: cases answered"
         )
-        self._updates = asyncio.create_task(self._update(cast("UUID", artifact)))
+        self._updates = asyncio.create_task(self._update(artifact))
         return self
 
     async def __aexit__(self, *_: object) -> None:

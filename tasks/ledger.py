@@ -1,4 +1,7 @@
-"""What flows read from the ledger, and how a release is opened in it. No Prefect tasks: a local transaction is no step worth a state."""
+"""What flows read from the ledger, and how a release is opened in it.
+
+No Prefect tasks: a local transaction is no step worth a state.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from prefect.blocks.system import Secret
 from prefect.cache_policies import NO_CACHE, CachePolicy
@@ -30,8 +30,8 @@ def _is_transient(_task: object, _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.data, TransientError)
 
 
-# Prefect's cache forgets when its storage is pruned and cannot see remote effects; the ledger and the bundle store decide
-# what was done already, so nothing is cached here.
+# Prefect's cache forgets when its storage is pruned and cannot see remote effects; the ledger and the bundle store
+# decide what was done already, so nothing is cached here.
 LOCAL = TaskOptions(cache_policy=NO_CACHE, persist_result=False)
 """For steps that stay on this machine."""
 
@@ -60,4 +60,4 @@ async def load_token(target: Target) -> SecretStr | None:
             f"Prefect has no Secret block called {target.token_block!r}.",
             fix="Create it in the Prefect UI under Blocks, or remove token_block: and set PREDIBASE_API_TOKEN.",
         ) from error
-    return SecretStr(str(block.get()))
+    return SecretStr(str(cast("Secret[str]", block).get()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.client.schemas.objects import State
@@ -40,8 +41,10 @@ EVENTS = {
 }
 
 
-async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...]) -> State[ReleaseOutcome]:
+async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...]) -> ReleaseOutcome:
     """Write the report, the artifacts and the events, end the release in the ledger, and return the run's final state.
+
+    Typed as what the flow's caller gets: Prefect takes a returned state for the run's own and hands on its data.
 
     The ledger comes last: a release that is cut before it is continued, and does all this again.
     """
@@ -92,7 +95,7 @@ async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...])
     return _final_state(result)
 
 
-async def conclude_rollback(plan: RollbackPlan, outcome: Outcome, reasons: tuple[str, ...]) -> State[ReleaseOutcome]:
+async def conclude_rollback(plan: RollbackPlan, outcome: Outcome, reasons: tuple[str, ...]) -> ReleaseOutcome:
     """Announce a rollback, or why there was none, and return the run's final state."""
     champion = current_champion(plan.name, plan.target_name)
     result = ReleaseOutcome(
@@ -120,17 +123,18 @@ async def conclude_rollback(plan: RollbackPlan, outcome: Outcome, reasons: tuple
     )
     if is_back:
         _emit("adapter.rolled-back", result)
-        return Completed(
-            name="RolledBack",
-            message=f"{plan.former.adapter_id} is champion again, not {plan.current.adapter_id}",
-            data=result,
-        )
+        message = f"{plan.former.adapter_id} is champion again, not {plan.current.adapter_id}"
+        return _as_data(Completed(name="RolledBack", message=message, data=result))
     return _final_state(result)
 
 
-def _final_state(result: ReleaseOutcome) -> State[ReleaseOutcome]:
+def _final_state(result: ReleaseOutcome) -> ReleaseOutcome:
     message = " ".join(result.reasons) or f"{result.adapter_id} is champion of {result.name} on {result.target}."
-    return Completed(name=STATE_NAMES[result.outcome], message=message, data=result)
+    return _as_data(Completed(name=STATE_NAMES[result.outcome], message=message, data=result))
+
+
+def _as_data(state: State[ReleaseOutcome]) -> ReleaseOutcome:
+    return cast("ReleaseOutcome", state)
 
 
 def _announce(result: ReleaseOutcome) -> None:
@@ -175,7 +179,5 @@ def _short(value: float | None) -> str:
 
 def _seconds(release: ReleaseState) -> dict[str, float]:
     return {
-        name: float(step.data["seconds"])
-        for name, step in release.steps.items()
-        if isinstance(step.data.get("seconds"), float)
+        name: seconds for name, step in release.steps.items() if isinstance(seconds := step.data.get("seconds"), float)
     }

@@ -59,7 +59,8 @@ async def prove_adapter_live(
                 reference_route=target.reference_route,
             )
         note.message = (
-            f"live: differs from the base by {proof.difference:.2g} nats, cold {proof.cold_ms:.0f} ms, warm {proof.warm_ms:.0f} ms"
+            f"live: differs from the base by {proof.difference:.2g} nats, "
+            f"cold {proof.cold_ms:.0f} ms, warm {proof.warm_ms:.0f} ms"
             if proof.is_live
             else f"not live: {proof.reasons[0]}"
         )
@@ -72,7 +73,7 @@ async def take_down(deployment: str, *, target: Target, target_name: str, releas
     """Delete a deployment that this release created, unless something else came to rely on it meanwhile.
 
     Raises:
-        ServiceError: It could not be deleted. The ledger then still says that it is open, and ``slipway doctor`` shows it.
+        ServiceError: It could not be deleted. The ledger then still has it open, and ``slipway doctor`` shows it.
     """
     ledger = open_workspace().ledger
     users = deployment_users(

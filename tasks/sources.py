@@ -19,7 +19,7 @@ __all__ = ["pull_adapter"]
 
 
 @task(name="pull", task_run_name="pull-{name}", **REMOTE)
-async def pull_adapter(adapter: str, *, name: str) -> Bundle:
+async def pull_adapter(adapter: str, *, name: str) -> Bundle:  # noqa: ARG001  # Prefect names the run by it
     """Fetch an adapter into the local store.
 
     The release does not exist in the ledger yet: its identity is the digest that this step finds.

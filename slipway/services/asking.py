@@ -1,4 +1,4 @@
-"""How a case is put to one arm of a LoRAX server: chat prompts to the OpenAI-compatible route, plain ones to the native."""
+"""How a case is put to one arm of a LoRAX server: chat prompts to the OpenAI-compatible route, others to the native."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["make_ask"]
 
 
 def make_ask(client: LoraxClient, adapter_id: str | None, source: Source | None, max_new_tokens: int) -> Ask:
-    """A callable for ``evaluation.evaluate``. Unless the case says otherwise generation is greedy, so a repeat answers alike.
+    """Make a callable for ``evaluation.evaluate``. Generation is greedy, and so repeatable, unless the case differs.
 
     Args:
         client: Of the serving deployment.

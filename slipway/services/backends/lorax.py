@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -19,15 +19,15 @@ from slipway.adapter import Bundle, Source
 from slipway.errors import ConfigurationError, StoreError
 from slipway.services.backends.interface import PublishedAdapter, ServingDeployment
 from slipway.services.foreign_errors import hub_errors, s3_errors
-from slipway.services.ledger_store import Ledger
 from slipway.services.http import Timeouts
+from slipway.services.ledger_store import Ledger
 from slipway.services.lorax import LoraxClient
 from slipway.targets import Target
 
 __all__ = ["LoraxBackend"]
 
 ID_DIGITS = 16
-"""Hexadecimal digits of the digest in an adapter's id: 64 bits keep versions apart, and LoRAX wants at least 5 characters."""
+"""Hexadecimal digits of the digest in an adapter's id: 64 bits keep versions apart; LoRAX wants 5 characters at least."""
 
 
 class LoraxBackend:
@@ -67,7 +67,12 @@ class LoraxBackend:
             if known is not None and await self.has(known):
                 return PublishedAdapter(adapter_id=known, source=source, reused=True)
             attempt = bundle.digest.removeprefix("sha256:")
-            note = {"target": self._name, "digest": bundle.digest, "repository": repository, "attempt_id": attempt}
+            note: dict[str, Any] = {
+                "target": self._name,
+                "digest": bundle.digest,
+                "repository": repository,
+                "attempt_id": attempt,
+            }
             self._ledger.record_upload(**note, stage="intended")
             short = f"{repository}-{attempt[:ID_DIGITS]}"
             match source:
@@ -116,7 +121,7 @@ class LoraxBackend:
         return ServingDeployment(name=urlsplit(self._url).netloc, url=self._url, created=False)
 
     def _to_directory(self, bundle: Bundle, name: str) -> str:
-        """Copy into the shared directory, written aside and renamed; without one the store itself is what the server reads."""
+        """Copy into the shared directory, written aside and renamed; without one the server reads the store itself."""
         if self._target.handover.location is None:
             return str(bundle.directory)
         directory = Path(self._target.handover.location).absolute()
@@ -189,10 +194,10 @@ class LoraxBackend:
         from huggingface_hub import HfApi  # noqa: PLC0415  # slow to import, and only this handover needs it
 
         with hub_errors(adapter_id):
-            return HfApi().file_exists(adapter_id, "adapter_config.json")
+            return bool(HfApi().file_exists(adapter_id, "adapter_config.json"))
 
 
-def _s3_client():  # type: ignore[no-untyped-def]  # noqa: ANN202  # boto3 builds its classes at run time
+def _s3_client() -> Any:  # noqa: ANN401  # boto3 builds its classes at run time
     import boto3  # noqa: PLC0415  # slow to import, and only this handover needs it
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

@@ -1,7 +1,7 @@
 """A Predibase tenant, or the sandbox that speaks like one.
 
-The wire has no idempotency: uploading twice makes two versions, and a create that answered 500 may have created. So each
-effect is written to the ledger before it is made, and each attempt first reads what earlier ones left behind.
+The wire has no idempotency: uploading twice makes two versions, and a create that answered 500 may have created. So
+each effect is written to the ledger before it is made, and each attempt first reads what earlier ones left behind.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import uuid
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import SecretStr
 
@@ -31,8 +31,8 @@ from slipway.errors import (
 from slipway.ledger import DeploymentStage, DeploymentState, UploadStage, UploadState
 from slipway.services.archives import digest_of_archive
 from slipway.services.backends.interface import PublishedAdapter, ServingDeployment
-from slipway.services.ledger_store import Ledger
 from slipway.services.http import Timeouts
+from slipway.services.ledger_store import Ledger
 from slipway.services.lorax import LoraxClient
 from slipway.services.predibase import Deployment, DeploymentStatus, PredibaseClient
 from slipway.targets import DEFAULT_GATEWAY, Target
@@ -69,11 +69,10 @@ class PredibaseBackend:
         self._tenant: str | None = None
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
         return self
 
-    async def __aexit__(self, *exception: object) -> None:
-        await self._client.__aexit__(*exception)
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
 
     async def check(self, base_model: str) -> str:
         """Ask who the token belongs to; see ``Backend``."""
@@ -109,7 +108,12 @@ class PredibaseBackend:
 
     async def _upload(self, registry: str, bundle: Bundle, *, repository: str, description: str) -> str:
         attempt = uuid.uuid4().hex
-        note = {"target": registry, "digest": bundle.digest, "repository": repository, "attempt_id": attempt}
+        note: dict[str, Any] = {
+            "target": registry,
+            "digest": bundle.digest,
+            "repository": repository,
+            "attempt_id": attempt,
+        }
         self._ledger.record_upload(**note, stage=UploadStage.INTENDED)
         if await self._client.get_repo(repository) is None:
             await self._client.create_repo(repository, description)
@@ -135,7 +139,7 @@ class PredibaseBackend:
         again, which the registry answers with the same version; where it no longer knows the token, the versions made
         since are downloaded and compared by content.
         """
-        note = {
+        note: dict[str, Any] = {
             "target": registry,
             "digest": bundle.digest,
             "repository": upload.repository,
@@ -222,7 +226,7 @@ class PredibaseBackend:
         )
 
     async def _running(self, base_model: str, preferred: str) -> Deployment | None:
-        """The deployment of this base that can answer soonest; shared endpoints are rate-limited and no place for tests."""
+        """The deployment of this base that can answer soonest; shared endpoints are rate-limited, so not those."""
         candidates = [
             deployment
             for deployment in await self._client.list_deployments()
@@ -232,7 +236,7 @@ class PredibaseBackend:
         ]
         return min(
             candidates,
-            key=lambda found: (ATTACHABLE.index(found.status), found.name != preferred, found.name),  # type: ignore[arg-type]  # filtered above
+            key=lambda found: (ATTACHABLE.index(found.status), found.name != preferred, found.name),
             default=None,
         )
 
@@ -339,7 +343,7 @@ class PredibaseBackend:
                     f"the deployment {name} was not ready within {limit:g} s (last seen {status}).",
                     deployment=name,
                     status=status,
-                    fix="Raise deployment.ready_timeout_seconds in the target file, or check the accelerator's capacity.",
+                    fix="Raise deployment.ready_timeout_seconds in the target file, or check the accelerator.",
                 )
             await asyncio.sleep(self._target.deployment.poll_seconds)
 
