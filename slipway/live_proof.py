@@ -1,8 +1,8 @@
 """The live proof: is the adapter that we named really what answers?
 
-LoRAX answers 200 with base-model text for an adapter whose tensors match nothing (its ``adapters/lora.py`` skips what it
-cannot pair), so a successful request proves nothing. What we compare are log probabilities of the same fixed tokens under
-the adapter and under the base, asked for in the same minute of the same server. Pure: the requests are made in
+LoRAX answers 200 with base-model text for an adapter whose tensors match nothing (its ``adapters/lora.py`` skips what
+it cannot pair), so a successful request proves nothing. What we compare are log probabilities of the same fixed tokens
+under the adapter and under the base, asked for in the same minute of the same server. Pure: the requests are made in
 ``services.probe``.
 """
 

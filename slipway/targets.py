@@ -1,7 +1,7 @@
 """Where adapters are served: the strict model of ``configs/targets/*.yaml``.
 
 A target file is data and holds no secret. Tokens come from the environment, or from a Prefect Secret block that the
-file names; addresses may be left out and then come from the environment variables that Predibase's and LoRAX's own tools
+file names; addresses may be left out and then come from the environment variables that the tools of Predibase and LoRAX
 read.
 """
 

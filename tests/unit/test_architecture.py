@@ -72,10 +72,28 @@ def test_only_the_command_line_knows_the_command_line():
     assert not wrong
 
 
-PURE = (
-    "adapter checks comparison evaluation findings gate gate_file gate_rules history inspection junit ledger live_proof "
-    "lora progress report results statistics suite tensors"
-).split()
+PURE = [
+    "adapter",
+    "checks",
+    "comparison",
+    "evaluation",
+    "findings",
+    "gate",
+    "gate_file",
+    "gate_rules",
+    "history",
+    "inspection",
+    "junit",
+    "ledger",
+    "live_proof",
+    "lora",
+    "progress",
+    "report",
+    "results",
+    "statistics",
+    "suite",
+    "tensors",
+]
 
 
 def test_pure_rules_use_no_network_and_no_database():

@@ -27,7 +27,7 @@ from slipway.targets import Target
 __all__ = ["LoraxBackend"]
 
 ID_DIGITS = 16
-"""Hexadecimal digits of the digest in an adapter's id: 64 bits keep versions apart; LoRAX wants 5 characters at least."""
+"""Hexadecimal digits of the digest in an adapter's id: 64 bits keep versions apart. LoRAX wants at least 5."""
 
 
 class LoraxBackend:
