@@ -3,21 +3,16 @@
 Everything is a pure function of a seed. A prompt belongs either to training or to evaluation, decided by a digest of
 what it says, so no adapter and no base model ever saw an evaluation case. Leaves to others: training (``training``,
 ``train_base``) and the files that hold evaluation cases (``suites``).
-
-``python -m sandbox.corpus --suites DIR`` writes the evaluation suites of both tasks.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import random
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TypeVar
 
 __all__ = [
@@ -259,20 +254,3 @@ def _tell(rng: random.Random, split: Split) -> Example:
         f"{record.name} of {record.city} saw {record.qty} {word} things near the {other} and took the {record.item}."
     )
     return Example(prompt="story:", target=sentence)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write the evaluation suites of both tasks."""
-    from sandbox.suites import write_suites  # noqa: PLC0415 - suites are made of this module's examples
-
-    parser = argparse.ArgumentParser(prog="python -m sandbox.corpus", description="Write the sandbox's suites.")
-    parser.add_argument(
-        "--suites", type=Path, required=True, metavar="DIR", help="directory to write the YAML files to"
-    )
-    for path in write_suites(parser.parse_args(arguments).suites):
-        print(path)  # noqa: T201 - the command's output
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

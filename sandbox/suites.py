@@ -1,12 +1,14 @@
 """Evaluation suites of the sandbox's tasks: cases on prompts no model was trained on, in promptfoo's YAML shape.
 
 The files under ``configs/suites`` are this module's output. Adapters are accepted by their accuracy on the same cases,
-so training and evaluation cannot drift apart.
+so training and evaluation cannot drift apart. ``python -m sandbox.suites DIR`` writes them.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +43,7 @@ GENEROUS_LATENCY_MS = 20_000
 """A suite's own latency limit only finds a server that hangs; speed is the gate's business."""
 FOREIGN_FIELDS = ("record", "price")
 """Words that an answer made only of the record cannot hold."""
-HEADER = (
-    "# Written by `python -m sandbox.corpus --suites configs/suites`; a test compares the two. Do not edit by hand.\n"
-)
+HEADER = "# Written by `python -m sandbox.suites configs/suites`; a test compares the two. Do not edit by hand.\n"
 
 
 class _SuiteDumper(yaml.SafeDumper):
@@ -225,3 +225,16 @@ def _json_suite() -> Yaml:
         },
         "tests": tests,
     }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the evaluation suites of both tasks."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox.suites", description="Write the sandbox's suites.")
+    parser.add_argument("directory", type=Path, help="directory to write the YAML files to")
+    for path in write_suites(parser.parse_args(arguments).directory):
+        print(path)  # noqa: T201  # the command's output
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

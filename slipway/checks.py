@@ -12,18 +12,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slipway.errors import ConfigFileError
 from slipway.js_regex import compile_javascript
-from slipway.results import Arm, CaseResult, CheckResult
+from slipway.results import CheckResult
 from slipway.validation_errors import describe, nearest
 from slipway.yaml_files import parse_yaml
 
-if TYPE_CHECKING:
-    from slipway.suite import Case
-
-__all__ = ["Check", "Grade", "InapplicableCheckError", "grade", "grade_case", "prepare", "supported_types"]
+__all__ = ["Check", "Grade", "InapplicableCheckError", "grade", "prepare", "supported_types"]
 
 MAX_SHOWN_CHARACTERS = 120
 
@@ -142,35 +139,6 @@ def grade(checks: Sequence[Check], output: str, latency_ms: float | None, *, thr
         score=score,
         checks=tuple(results),
         metrics={name: _weighted_mean([pair for pair in weighted if pair[0].metric == name]) for name in names},
-    )
-
-
-def grade_case(
-    case: Case,
-    *,
-    arm: Arm,
-    output: str,
-    latency_ms: float | None,
-    adapter_id: str = "",
-    prompt_tokens: int | None = None,
-    generated_tokens: int | None = None,
-) -> CaseResult:
-    """Grade one arm's output of one case and record it."""
-    verdict = grade(case.checks, output, latency_ms, threshold=case.threshold)
-    return CaseResult(
-        case=case.id,
-        arm=arm,
-        adapter_id=adapter_id,
-        output=output,
-        passed=verdict.passed,
-        score=verdict.score,
-        tags=case.tags,
-        group=case.group,
-        checks=verdict.checks,
-        latency_ms=latency_ms,
-        prompt_tokens=prompt_tokens,
-        generated_tokens=generated_tokens,
-        error=verdict.error,
     )
 
 

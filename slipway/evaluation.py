@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from slipway.checks import grade_case
 from slipway.errors import AuthenticationError, ServiceError
+from slipway.grading import grade_case
 from slipway.results import Arm, CaseResult
 from slipway.suite import Case, Suite
 

@@ -1,16 +1,45 @@
-"""Grade recorded outputs without asking a model."""
+"""Turn outputs into recorded results: one fresh from a server, or a file of them, for which no model is asked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from slipway.checks import grade_case
+from slipway.checks import grade
 from slipway.errors import ConfigFileError
 from slipway.results import Arm, CaseResult
 from slipway.results_io import RecordedOutput, read_outputs
-from slipway.suite import Suite
+from slipway.suite import Case, Suite
 
-__all__ = ["grade_outputs"]
+__all__ = ["grade_case", "grade_outputs"]
+
+
+def grade_case(
+    case: Case,
+    *,
+    arm: Arm,
+    output: str,
+    latency_ms: float | None,
+    adapter_id: str = "",
+    prompt_tokens: int | None = None,
+    generated_tokens: int | None = None,
+) -> CaseResult:
+    """Grade one arm's output of one case and record it."""
+    verdict = grade(case.checks, output, latency_ms, threshold=case.threshold)
+    return CaseResult(
+        case=case.id,
+        arm=arm,
+        adapter_id=adapter_id,
+        output=output,
+        passed=verdict.passed,
+        score=verdict.score,
+        tags=case.tags,
+        group=case.group,
+        checks=verdict.checks,
+        latency_ms=latency_ms,
+        prompt_tokens=prompt_tokens,
+        generated_tokens=generated_tokens,
+        error=verdict.error,
+    )
 
 
 def grade_outputs(suite: Suite, path: Path | str, *, arm: Arm = Arm.CANDIDATE) -> list[CaseResult]:

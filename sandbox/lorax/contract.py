@@ -31,7 +31,7 @@ class FinishReason(StrEnum):
     """Why generation ended. Length is tested before end-of-sequence, as in LoRAX."""
 
     LENGTH = "length"
-    EOS_TOKEN = "eos_token"
+    EOS_TOKEN = "eos_token"  # noqa: S105  # what LoRAX calls this reason
     STOP_SEQUENCE = "stop_sequence"
 
 
@@ -149,7 +149,7 @@ class Engine(Protocol):
         """
 
     def reference_logprobs(self, adapter: AdapterRequest | None, input_ids: list[int]) -> list[float]:
-        """Log probability of each token after the first under transformers and PEFT alone, for the same adapter files."""
+        """Log probability of each token after the first, by transformers and PEFT alone, for the same files."""
 
     def gauges(self) -> dict[str, float]:
         """Now: ``queue_length``, ``batch_size``, ``batch_max_tokens``, ``adapters_resident``, ``adapter_bytes``."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sandbox import corpus, suites
+from sandbox import suites
 from sandbox.corpus import DICTIONARY, LATE_WORDS, Split, base_examples, json_examples, split_of, translation_examples
 from sandbox.suites import json_cases, suite_examples, translation_cases, write_suites
 
@@ -123,7 +123,7 @@ def test_the_json_suite_asks_for_each_record_in_two_orders_as_one_group():
 def test_the_shipped_suites_are_the_generators_output(name, tmp_path):
     write_suites(tmp_path)
     assert (SUITES / name).read_text() == (tmp_path / name).read_text(), (
-        "run python -m sandbox.corpus --suites configs/suites"
+        "run python -m sandbox.suites configs/suites"
     )
 
 
@@ -160,7 +160,7 @@ def test_both_suites_together_use_every_supported_check():
 
 
 def test_the_command_writes_both_suites_and_names_them(tmp_path, capsys):
-    assert corpus.main(["--suites", str(tmp_path / "new")]) == 0
+    assert suites.main([str(tmp_path / "new")]) == 0
     written = capsys.readouterr().out.split()
     assert written == [str(tmp_path / "new" / "translate.yaml"), str(tmp_path / "new" / "json.yaml")]
     assert all(Path(path).read_text().startswith(suites.HEADER) for path in written)
