@@ -20,8 +20,9 @@ def s3_errors(address: str) -> Iterator[None]:
         UnavailableError: The endpoint cannot be reached.
         ServiceError: Anything else the store answered.
     """
-    from boto3.exceptions import Boto3Error  # noqa: PLC0415  # slow to import; only callers that already use boto3 come here
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError  # noqa: PLC0415
+    # Slow to import; only callers that already use boto3 come here.
+    from boto3.exceptions import Boto3Error, S3UploadFailedError  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # noqa: PLC0415
 
     try:
         yield
@@ -29,9 +30,12 @@ def s3_errors(address: str) -> Iterator[None]:
         raise AuthenticationError(
             f"no AWS credentials were found for {address}.", service="S3", fix="Set AWS_PROFILE or AWS_ACCESS_KEY_ID."
         ) from error
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    except (ClientError, S3UploadFailedError) as error:
+        # A managed upload hides the store's answer in the context of its own error.
+        answer = error if isinstance(error, ClientError) else error.__context__
+        response = answer.response if isinstance(answer, ClientError) else {}
+        code = str(response.get("Error", {}).get("Code", ""))
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if code in {"NoSuchBucket", "404"}:
             raise NotFoundError(
                 f"there is no bucket for {address}.",
@@ -47,7 +51,7 @@ def s3_errors(address: str) -> Iterator[None]:
                 fix="Allow these credentials to list, get and put objects there.",
             ) from error
         raise ServiceError(f"the store refused {address} ({code}).", service="S3", status_code=status) from error
-    except (HTTPClientError, BotoCoreError, Boto3Error) as error:
+    except (BotoCoreError, Boto3Error) as error:
         raise UnavailableError(
             f"the store cannot be used for {address} ({type(error).__name__}).",
             service="S3",

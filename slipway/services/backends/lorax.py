@@ -114,8 +114,14 @@ class LoraxBackend:
             deployment.url,
             self._token,
             timeouts=Timeouts(read_seconds=self._target.answer_timeout_seconds),
+            adapter_token=self._hub_token(),
             connections=self._target.max_concurrency,
         )
+
+    def _hub_token(self) -> SecretStr | None:
+        """What the server needs to fetch a private repository of ours: it has no token of its own."""
+        token = os.environ.get("HF_TOKEN") if self._target.handover.source == "hub" else None
+        return SecretStr(token) if token else None
 
     def _deployment(self) -> ServingDeployment:
         return ServingDeployment(name=urlsplit(self._url).netloc, url=self._url, created=False)
@@ -180,7 +186,7 @@ class LoraxBackend:
 
         repository = f"{self._target.handover.location}/{name}"
         with hub_errors(repository):
-            api = HfApi()
+            api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
             api.create_repo(repository, private=True, exist_ok=True)
             api.upload_folder(
                 repo_id=repository,
@@ -194,7 +200,7 @@ class LoraxBackend:
         from huggingface_hub import HfApi  # noqa: PLC0415  # slow to import, and only this handover needs it
 
         with hub_errors(adapter_id):
-            return bool(HfApi().file_exists(adapter_id, "adapter_config.json"))
+            return bool(HfApi(endpoint=os.environ.get("HF_ENDPOINT")).file_exists(adapter_id, "adapter_config.json"))
 
 
 def _s3_client() -> Any:  # noqa: ANN401  # boto3 builds its classes at run time
