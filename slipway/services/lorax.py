@@ -22,6 +22,7 @@ from slipway.adapter import Source
 from slipway.errors import InvalidRequestError, ProtocolError, UnavailableError
 from slipway.services.http import NO_RETRY, RetryPolicy, Service, Timeouts, call, json_body, make_client
 from slipway.services.http_errors import bare_url
+from slipway.services.lanes import Lanes
 from slipway.services.lorax_models import (
     GREEDY,
     FinishReason,
@@ -131,13 +132,16 @@ class LoraxClient:
         secrets = frozenset(item.get_secret_value() for item in (token, adapter_token) if item is not None)
         self._service = replace(LORAX, secrets=secrets, address_variable=address_variable)
         self._retry = retry or RetryPolicy()
-        self._client = make_client(
-            self.base_url,
-            token=token,
-            service=self._service,
-            timeouts=timeouts,
-            connections=connections,
-            transport=transport,
+        self._lanes = Lanes(
+            lambda: make_client(
+                self.base_url,
+                token=token,
+                service=self._service,
+                timeouts=timeouts,
+                connections=1,
+                transport=transport,
+            ),
+            limit=connections,
         )
 
     async def __aenter__(self) -> Self:
@@ -150,7 +154,7 @@ class LoraxClient:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        await self._lanes.aclose()
 
     async def generate(
         self,
@@ -223,7 +227,7 @@ class LoraxClient:
             ServiceTimeoutError: No answer in time.
         """
         try:
-            await call(self._client, "GET", "/health", service=self._service, idempotent=True, retry=NO_RETRY)
+            await self._send("GET", "/health", retry=NO_RETRY)
         except UnavailableError as error:
             if error.status_code is None:
                 raise
@@ -232,8 +236,7 @@ class LoraxClient:
 
     async def info(self) -> ServerFacts:
         """Read the server's static settings."""
-        response = await call(self._client, "GET", "/info", service=self._service, idempotent=True, retry=self._retry)
-        return self._parse(ServerFacts, response)
+        return self._parse(ServerFacts, await self._send("GET", "/info", retry=self._retry))
 
     async def tokenize(self, text: str, *, add_special_tokens: bool = True) -> tuple[TokenizedPiece, ...]:
         """Split a text as the base model's tokenizer does."""
@@ -368,9 +371,11 @@ class LoraxClient:
         return {key: value for key, value in body.items() if value is not None}
 
     async def _post(self, url: str, body: object) -> httpx.Response:
-        return await call(
-            self._client, "POST", url, service=self._service, idempotent=True, retry=self._retry, json=body
-        )
+        return await self._send("POST", url, retry=self._retry, json=body)
+
+    async def _send(self, method: str, url: str, *, retry: RetryPolicy, json: object = None) -> httpx.Response:
+        async with self._lanes.take() as client:
+            return await call(client, method, url, service=self._service, idempotent=True, retry=retry, json=json)
 
     # What comes back
 
