@@ -1,4 +1,4 @@
-"""What the tests of the command line share: desks to give commands at, and the real servers that the commands talk to."""
+"""What the tests of the command line share: desks to give commands at, and the real servers behind the commands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import httpx
@@ -64,13 +65,9 @@ class Desk:
 
     def start(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
         """Begin a command."""
-        return subprocess.Popen(
-            [str(Path(sys.executable).with_name("slipway")), *map(str, arguments)],
-            cwd=self.directory,
-            env=self.environment,
-            text=True,
-            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-        )
+        program = str(Path(sys.executable).with_name("slipway"))
+        given = {"env": self.environment, "stdin": subprocess.DEVNULL, "stdout": PIPE, "stderr": PIPE, **options}
+        return subprocess.Popen([program, *map(str, arguments)], cwd=self.directory, text=True, **given)
 
     def end(self, process: subprocess.Popen[str], *, seconds: float = 120) -> Ran:
         """Wait for a command's end; one that takes too long is killed and fails the test."""
@@ -133,7 +130,7 @@ class Desk:
 
 @pytest.fixture(scope="session")
 def make_desk() -> Callable[..., Desk]:
-    """Set a desk up in an empty directory: shipped configs, a suite that any answer passes, a gate that lets it through."""
+    """Set a desk up in an empty directory, with a suite and a gate ``any`` that let everything through."""
 
     def make(
         directory: Path, patch: pytest.MonkeyPatch | None = None, capture: pytest.CaptureFixture[str] | None = None

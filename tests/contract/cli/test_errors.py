@@ -1,4 +1,4 @@
-"""Every row of docs/errors.md: the condition is made with real files and servers, and what is said held against the table.
+"""Every row of docs/errors.md: the condition made with real files and servers, and what is said held against the row.
 
 A test's name is its row's id.
 """
@@ -37,7 +37,7 @@ class Row:
     code: int
 
     def holds_for(self, ran, *, is_json: bool = True) -> None:
-        """Check exit code, every excerpt, and that nothing but one JSON document is on stdout and no traceback anywhere."""
+        """Check exit code and excerpts, that stdout is one JSON document, and that there is no traceback."""
         assert ran.code == self.code, ran.err + ran.out
         text = ran.err + ran.out
         assert "Traceback" not in text
