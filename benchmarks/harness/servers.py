@@ -20,6 +20,7 @@ __all__ = ["ControlPlane", "cache_directory", "control_plane", "lorax_server", "
 START_SECONDS = 90.0
 TRAIN_SECONDS = 300.0
 READY = re.compile(r"^ready (\S+)$", re.MULTILINE)
+SANDBOX_READY = re.compile(r"^ready$", re.MULTILINE)
 EXPORT = re.compile(r"^export (\w+)=(.*)$", re.MULTILINE)
 
 
@@ -61,8 +62,8 @@ def lorax_server(root: Path) -> Iterator[str]:
 def sandbox(root: Path) -> Iterator[dict[str, str]]:
     """Run the whole sandbox, its state below ``root``; trains adapters that are not cached. Yields what it exports."""
     command = [sys.executable, "-m", "sandbox", "--home", str(cache_directory()), "--state", str(root / "sandbox")]
-    with ServerProcess("the sandbox", command, log=root / "sandbox.log", show_errors=True) as process:
-        printed = process.wait_until(lambda text: text.rstrip().endswith("ready"), timeout_seconds=TRAIN_SECONDS)
+    with ServerProcess("the sandbox", command, log=root / "sandbox.log") as process:
+        printed = process.wait_until(lambda text: SANDBOX_READY.search(text) is not None, timeout_seconds=TRAIN_SECONDS)
         yield dict(EXPORT.findall(printed))
 
 
