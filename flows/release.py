@@ -31,6 +31,8 @@ from tasks.sources import pull_adapter
 __all__ = ["Approval", "release"]
 
 APPROVAL_TIMEOUT_SECONDS = 24 * 3600
+APPROVAL_POLL_SECONDS = 5
+"""Between two looks whether a person has answered; Prefect's own default is 10."""
 
 OUTCOMES = {Decision.HOLD: Outcome.HELD, Decision.INCONCLUSIVE: Outcome.INCONCLUSIVE}
 
@@ -129,7 +131,11 @@ async def _ask_a_person(dossier: Dossier) -> Approval:
         description=f"**Promote {dossier.plan.name}?** The evidence: artifact `evaluation-{dossier.plan.name}`."
     )
     # Its stub types the class as awaitable; what comes back is the filled-in form.
-    answer: Approval = await pause_flow_run(wait_for_input=form, timeout=APPROVAL_TIMEOUT_SECONDS)  # type: ignore[arg-type]
+    answer: Approval = await pause_flow_run(
+        wait_for_input=form,  # type: ignore[arg-type]
+        timeout=APPROVAL_TIMEOUT_SECONDS,
+        poll_interval=APPROVAL_POLL_SECONDS,
+    )
     return answer
 
 
