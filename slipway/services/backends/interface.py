@@ -11,7 +11,10 @@ from typing import Protocol, Self
 from slipway.adapter import Bundle, Source
 from slipway.services.lorax import LoraxClient
 
-__all__ = ["Backend", "PublishedAdapter", "ServingDeployment"]
+__all__ = ["PUBLISH_PATIENCE_SECONDS", "Backend", "PublishedAdapter", "ServingDeployment"]
+
+PUBLISH_PATIENCE_SECONDS = 900.0
+"""How long to wait for another process that publishes the same bytes: gigabytes over a slow line take this long."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from pydantic import SecretStr
 
 from slipway.adapter import Bundle, Source
 from slipway.errors import ConfigurationError, StoreError
-from slipway.services.backends.interface import PublishedAdapter, ServingDeployment
+from slipway.services.backends.exclusive import exclusively
+from slipway.services.backends.interface import PUBLISH_PATIENCE_SECONDS, PublishedAdapter, ServingDeployment
 from slipway.services.foreign_errors import hub_errors, s3_errors
 from slipway.services.http import Timeouts
 from slipway.services.ledger_store import Ledger
@@ -61,7 +62,8 @@ class LoraxBackend:
 
     async def publish(self, bundle: Bundle, *, repository: str, description: str) -> PublishedAdapter:
         """Hand the files over as the target says; see ``Backend``."""
-        with self._ledger.lease(f"upload:{self._name}:{bundle.digest}"):
+        resource = f"upload:{self._name}:{bundle.digest}"
+        async with exclusively(self._ledger, resource, patience_seconds=PUBLISH_PATIENCE_SECONDS):
             known = self._ledger.find_version(target=self._name, digest=bundle.digest)
             source = Source(self._target.handover.source)
             if known is not None and await self.has(known):
