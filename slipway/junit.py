@@ -12,7 +12,8 @@ from slipway.results import Arm, CaseResult
 
 __all__ = ["junit_xml"]
 
-ILLEGAL = dict.fromkeys([*range(0x20), 0xFFFE, 0xFFFF])
+ILLEGAL = dict.fromkeys([*range(0x20), *range(0xD800, 0xE000), 0xFFFE, 0xFFFF])
+"""What XML 1.0 cannot hold (https://www.w3.org/TR/xml/#charsets), with halves of characters cut in two."""
 for _allowed in (0x9, 0xA, 0xD):
     ILLEGAL.pop(_allowed)
 

@@ -5,12 +5,16 @@ The command line listens to print lines and bars; a Prefect worker does not, and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 __all__ = ["Kind", "Listener", "ProgressEvent", "emit", "listening"]
+
+
+logger = logging.getLogger(__name__)
 
 
 class Kind(StrEnum):
@@ -48,9 +52,16 @@ _listeners: list[Listener] = []
 
 
 def emit(event: ProgressEvent) -> None:
-    """Hand an event to everybody who listens."""
-    for listener in _listeners:
-        listener(event)
+    """Hand an event to everybody who listens.
+
+    One who fails is not asked again and stops nothing: a release must not be cut because its terminal has gone.
+    """
+    for listener in tuple(_listeners):
+        try:
+            listener(event)
+        except Exception:
+            _listeners.remove(listener)
+            logger.warning("progress is no longer shown: whoever watched has failed", exc_info=True)
 
 
 @contextmanager
@@ -60,4 +71,5 @@ def listening(listener: Listener) -> Iterator[None]:
     try:
         yield
     finally:
-        _listeners.remove(listener)
+        with suppress(ValueError):  # it failed, and is gone already
+            _listeners.remove(listener)

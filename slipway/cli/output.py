@@ -25,6 +25,7 @@ __all__ = [
     "fail",
     "print_json",
     "print_table",
+    "printable",
     "require_writable",
     "stderr",
     "stdout",
@@ -62,8 +63,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *,
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
     console.print(table)
+
+
+def printable(text: str) -> str:
+    """Escape what could steer a terminal or cannot be encoded: texts come from models, services and files."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 def require_writable(*paths: Path | None) -> None:
@@ -110,7 +116,7 @@ def fail(error: Exception, *, as_json: bool = False) -> int:
         message, fix, code = known.message, known.fix, known.exit_code
     else:
         message, fix, code = f"{type(error).__name__}: {error}", "This is a defect in Slipway; please report it.", 3
-    message, fix = scrub_text(message, secrets), scrub_text(fix, secrets)
+    message, fix = printable(scrub_text(message, secrets)), printable(scrub_text(fix, secrets))
     console = stderr()
     if known is None:
         console.print(scrub_text("".join(traceback.format_exception(error)), secrets), markup=False, style="dim")

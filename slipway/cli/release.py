@@ -48,7 +48,7 @@ async def release(
     with prefect_session(), watching(console):
         from flows.release import release as flow
 
-        outcome: ReleaseOutcome = await flow(  # type: ignore[assignment]  # Prefect unpacks the state that a flow returns
+        outcome: ReleaseOutcome = await flow(
             adapter=adapter, name=name, target=target, suite=suite, gate=gate, approved=yes
         )
     if as_json:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from slipway.cli.output import printable
 from slipway.ledger import Outcome
 from slipway.progress import Kind, ProgressEvent, listening
 from slipway.release import ReleaseOutcome
@@ -48,9 +49,8 @@ def watching(console: Console) -> Iterator[None]:
                 progress.update(bar, visible=True, completed=event.done, total=event.total, rates=event.message)
             elif event.kind is Kind.FINISHED:
                 progress.update(bar, visible=False)
-                console.print(
-                    f"  [dim]{event.step:<9}[/] {escape(event.message)} [dim]{event.seconds:.2f} s[/]", soft_wrap=True
-                )
+                message = escape(printable(event.message))
+                console.print(f"  [dim]{event.step:<9}[/] {message} [dim]{event.seconds:.2f} s[/]", soft_wrap=True)
 
         with listening(listen):
             yield
@@ -65,7 +65,7 @@ def print_outcome(console: Console, outcome: ReleaseOutcome) -> None:
         words = "rolled back to" if outcome.outcome is Outcome.PROMOTED else "not rolled back to"
     console.print(f"[bold {colour}]{mark} {words}[/] [bold]{escape(outcome.release_id)}[/]")
     for reason in outcome.reasons[:SHOWN_REASONS]:
-        console.print(f"  - {escape(reason)}", soft_wrap=True)
+        console.print(f"  - {escape(printable(reason))}", soft_wrap=True)
     if len(outcome.reasons) > SHOWN_REASONS:
         console.print(f"  - and {len(outcome.reasons) - SHOWN_REASONS} more in the report")
     if outcome.champion:

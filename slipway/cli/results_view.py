@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
+from slipway.cli.output import printable
 from slipway.results import Arm, CaseResult
 
 __all__ = ["print_results", "results_document", "results_exit_code"]
@@ -28,7 +29,8 @@ def print_results(console: Console, results: Sequence[CaseResult]) -> None:
     failed = [result for result in results if result.arm is Arm.CANDIDATE and result.passed is False]
     for result in failed[:SHOWN_FAILURES]:
         why = next((check.reason for check in result.checks if not check.passed), "")
-        console.print(f"  [red]✗[/] {escape(result.case)}: {escape(why or repr(result.output))}", soft_wrap=True)
+        shown = printable(f"{result.case}: {why or repr(result.output)}")
+        console.print(f"  [red]✗[/] {escape(shown)}", soft_wrap=True)
     if len(failed) > SHOWN_FAILURES:
         console.print(f"  ... and {len(failed) - SHOWN_FAILURES} more")
     _print_missing(console, results)
@@ -42,7 +44,8 @@ def _print_missing(console: Console, results: Sequence[CaseResult]) -> None:
             causes.setdefault((result.arm, result.error), []).append(result.case)
     for (arm, error), cases in list(causes.items())[:SHOWN_FAILURES]:
         named = ", ".join(cases[:3]) + (f" and {len(cases) - 3} more" if len(cases) > 3 else "")
-        console.print(f"  [yellow]?[/] missing of {arm}: {escape(named)}: {escape(error)}", soft_wrap=True)
+        shown = printable(f"missing of {arm}: {named}: {error}")
+        console.print(f"  [yellow]?[/] {escape(shown)}", soft_wrap=True)
     if len(causes) > SHOWN_FAILURES:
         console.print(f"  ... and {len(causes) - SHOWN_FAILURES} more causes")
 

@@ -40,9 +40,7 @@ async def rollback(
     with prefect_session(), watching(console):
         from flows.rollback import rollback as flow
 
-        outcome: ReleaseOutcome = await flow(  # type: ignore[assignment]  # Prefect unpacks the state that a flow returns
-            name=name, target=target, to=to
-        )
+        outcome: ReleaseOutcome = await flow(name=name, target=target, to=to)
     if as_json:
         print_json(outcome_document(outcome))
     else:
