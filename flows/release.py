@@ -18,10 +18,10 @@ from slipway.gate import Decision
 from slipway.ledger import Outcome, Promotion
 from slipway.release import ReleaseOutcome, plan_release
 from tasks.dossier import Dossier
-from tasks.evaluation import decide_verdict, evaluate_arms
+from tasks.evaluation import decide_verdict, evaluate_arms, recorded_results
 from tasks.inspection import base_to_serve, inspect_adapter
 from tasks.labels import label_run
-from tasks.ledger import current_champion, open_release
+from tasks.ledger import as_published, champion_before, created_deployments, current_champion, open_release
 from tasks.promotion import promote_candidate
 from tasks.registry import upload_adapter
 from tasks.reporting import conclude
@@ -74,7 +74,7 @@ async def release(  # noqa: PLR0917  # a flow's parameters become a form; Prefec
     champion = current_champion(plan.name, plan.target_name)
     dossier = Dossier(plan=plan, bundle=bundle, base_model=base_model, release_id=record.id, champion=champion)
     if champion is not None and champion.digest == bundle.digest:
-        return await conclude(dossier, *_already(champion, record.id))
+        return await conclude(dossier, *await _recall(dossier, champion))
 
     dossier.inspection = await inspect_adapter(bundle, target=plan.target, base_model=base_model, release_id=record.id)
     if dossier.inspection.verdict is not InspectionVerdict.SERVABLE:
@@ -140,21 +140,31 @@ async def _ask_a_person(dossier: Dossier) -> Approval:
 
 
 async def _take_down(dossier: Dossier) -> None:
-    """Delete the deployment that this release created. Nothing to do when it attached to one."""
-    if dossier.deployment is not None and dossier.deployment.created:
+    """Delete the deployment that this release created, if it did: the ledger knows even when the step was cut."""
+    for deployment in created_deployments(dossier.release_id):
         await take_down(
-            dossier.deployment.name,
+            deployment,
             target=dossier.plan.target,
             target_name=dossier.plan.target_name,
             release_id=dossier.release_id,
         )
 
 
-def _already(champion: Promotion, release_id: str) -> tuple[Outcome, tuple[str, ...]]:
-    """The candidate is champion: by an earlier release, or by this one before it was cut."""
-    if champion.release_id == release_id:
-        return Outcome.PROMOTED, ("promoted by an earlier run of this release, which was cut before its report.",)
-    return (
-        Outcome.UNCHANGED,
-        (f"these bytes are the champion already: {champion.adapter_id}, release {champion.release_id}.",),
-    )
+async def _recall(dossier: Dossier, champion: Promotion) -> tuple[Outcome, tuple[str, ...]]:
+    """The candidate is champion: by an earlier release, or by this one, which was cut before it could say so."""
+    dossier.adapter = as_published(champion)
+    if champion.release_id != dossier.release_id:
+        already = f"these bytes are the champion already: {champion.adapter_id}, release {champion.release_id}."
+        return Outcome.UNCHANGED, (already,)
+    reasons: tuple[str, ...] = ("promoted by an earlier run of this release, which was cut before its report.",)
+    dossier.champion = champion_before(champion)
+    dossier.results = recorded_results(dossier.release_id, champion.evidence_digest)
+    if dossier.results is not None:
+        dossier.verdict = await decide_verdict(
+            dossier.results,
+            dossier.plan.gate,
+            has_champion=dossier.champion is not None,
+            release_id=dossier.release_id,
+        )
+        reasons += dossier.verdict.reasons
+    return Outcome.PROMOTED, reasons

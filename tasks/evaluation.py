@@ -30,7 +30,7 @@ from slipway.targets import Target
 from tasks.journal import journaled
 from tasks.options import LOCAL, REMOTE, load_token
 
-__all__ = ["decide_verdict", "evaluate_arms"]
+__all__ = ["decide_verdict", "evaluate_arms", "recorded_results"]
 
 RESULTS_FILE = "results.jsonl"
 UPDATE_SECONDS = 1.0
@@ -104,6 +104,17 @@ async def decide_verdict(results: Path, gate: Gate, *, has_champion: bool, relea
         note.message = f"{verdict.verdict}: {verdict.reasons[0] if verdict.reasons else 'every rule passed'}"
         note.data = {"verdict": verdict.verdict}
         return verdict
+
+
+def recorded_results(release_id: str, digest: str) -> Path | None:
+    """The results that an earlier run of a release recorded; None if they are gone or are not those of ``digest``.
+
+    Args:
+        release_id: The release.
+        digest: Their SHA-256.
+    """
+    path = open_workspace().release_directory(release_id) / RESULTS_FILE
+    return path if digest and _sha256(path) == digest else None
 
 
 class _Progress:

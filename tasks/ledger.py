@@ -18,7 +18,16 @@ from slipway.services.backends import PublishedAdapter
 from slipway.services.workspace import open_workspace
 from slipway.targets import Target, load_target
 
-__all__ = ["RollbackPlan", "actor", "current_champion", "open_release", "plan_rollback"]
+__all__ = [
+    "RollbackPlan",
+    "actor",
+    "as_published",
+    "champion_before",
+    "created_deployments",
+    "current_champion",
+    "open_release",
+    "plan_rollback",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +84,23 @@ def current_champion(name: str, target: str) -> Promotion | None:
     return champion(open_workspace().ledger.promotions(name, target))
 
 
+def created_deployments(release_id: str) -> list[str]:
+    """Names of the serving deployments that a release created and that may still be there."""
+    states = open_workspace().ledger.created_deployments()
+    return [state.name for state in states if state.is_open and state.release_id == release_id]
+
+
+def champion_before(promotion: Promotion) -> Promotion | None:
+    """Who was champion when ``promotion`` came; None if nobody was."""
+    earlier = open_workspace().ledger.promotions(promotion.name, promotion.target)
+    return champion(item for item in earlier if item.sequence < promotion.sequence)
+
+
+def as_published(promotion: Promotion) -> PublishedAdapter:
+    """A champion, present or former, as requests name it."""
+    return PublishedAdapter(adapter_id=promotion.adapter_id, source=Source(promotion.adapter_source), reused=True)
+
+
 def plan_rollback(*, name: str, target: str, to: str | None) -> RollbackPlan:
     """Find the champion to restore.
 
@@ -113,7 +139,7 @@ def plan_rollback(*, name: str, target: str, to: str | None) -> RollbackPlan:
         base_model=bundles[-1].base_model,
         current=current,
         former=former,
-        adapter=PublishedAdapter(adapter_id=former.adapter_id, source=Source(former.adapter_source), reused=True),
+        adapter=as_published(former),
     )
 
 
