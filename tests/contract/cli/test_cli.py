@@ -221,6 +221,18 @@ def test_grade_writes_junit_into_new_directories(graded_desk):
     assert root.find("testsuite").attrib["skipped"] == "1"
 
 
+def test_outputs_with_escapes_and_halves_of_characters_are_shown_harmlessly(graded_desk):
+    """Models say anything; it must neither steer the terminal nor end in a traceback."""
+    path = outputs(graded_desk, "\x1b[2J", "\ud83d", "\x1b]0;title\x07")
+    ran = graded_desk.run("grade", "suite.yaml", path, "--junit", "results.xml")
+    assert ran.code == 1
+    assert ESCAPE not in ran.out
+    assert ran.err == ""
+    assert [result["passed"] for result in graded_desk.call("grade", "suite.yaml", path, "--json").document] == [
+        False
+    ] * 3
+
+
 @pytest.mark.parametrize(
     ("passed", "verdict", "code"),
     [([True] * 40, "promote", 0), ([False] * 40, "hold", 1), ([True], "inconclusive", 3)],
@@ -379,6 +391,20 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(served_desk):
     assert checks["Prefect server"]["state"] == "warning"
     (served_desk.directory / "configs" / "gates" / "typo.yaml").unlink()
     assert served_desk.run("doctor").code == 0
+
+
+def test_doctor_reaches_a_lorax_server_of_any_of_the_targets_bases(served_desk, control_plane, released):
+    """A target file may list what several servers serve; the one that answers decides."""
+    deployment = next(iter(control_plane.deployments()))
+    url = f"{control_plane.environment['PREDIBASE_GATEWAY']}/local/deployments/v2/llms/{deployment}"
+    served_desk.environment["LORAX_URL"] = url
+    served_desk.write("configs/targets/ours.yaml", "kind: lorax\nbases: {org/another: {}, slipway/tiny-llama: {}}\n")
+    ran = served_desk.run("doctor", "--target", "ours", "--json")
+    assert ran.document[-1]["state"] == "ok", ran.document[-1]
+    served_desk.write("configs/targets/ours.yaml", "kind: lorax\nbases: {org/another: {}}\n")
+    ran = served_desk.run("doctor", "--target", "ours", "--json")
+    assert (ran.code, ran.document[-1]["state"]) == (1, "problem")
+    assert "serves slipway/tiny-llama, and this release needs org/another" in ran.document[-1]["message"]
 
 
 def test_doctor_prints_brackets_as_they_are(desk):
