@@ -20,7 +20,7 @@ from slipway.errors import (
 )
 from slipway.ledger import DeploymentStage, DeploymentState
 from slipway.services.ledger_store import Ledger
-from slipway.services.predibase import Deployment, DeploymentStatus, PredibaseClient
+from slipway.services.predibase import CreatedDeployment, Deployment, DeploymentStatus, PredibaseClient
 from slipway.targets import Target
 
 __all__ = ["Deployments"]
@@ -140,12 +140,18 @@ class Deployments:
     async def _create(self, name: str, base_model: str, *, release_id: str) -> bool:
         """Create the deployment and wait for it; False when somebody else created it first."""
         self._record(name, release_id, DeploymentStage.INTENDED, base_model)
-        try:
-            made = await self._client.create_deployment(
+        creating = asyncio.create_task(
+            self._client.create_deployment(
                 name, self._target.deployment.wire_config(base_model), f"created by Slipway for release {release_id}"
             )
+        )
+        try:
+            made = await asyncio.shield(creating)
         except (AuthenticationError, ConflictError, InvalidRequestError, NotFoundError):
             self._record(name, release_id, DeploymentStage.DELETED)  # refused, so there is nothing
+            raise
+        except asyncio.CancelledError:
+            await asyncio.shield(self._undo(creating, name, release_id=release_id))
             raise
         if made.was_there:
             self._record(name, release_id, DeploymentStage.DELETED)  # ours was never made
@@ -155,6 +161,14 @@ class Deployments:
         await self._wait(name, delete_on_failure=True, release_id=release_id)
         self._record(name, release_id, DeploymentStage.READY, base_model)
         return True
+
+    async def _undo(self, creating: asyncio.Task[CreatedDeployment], name: str, *, release_id: str) -> None:
+        """Delete what a creation that nobody waits for any more has made, once it is known what that is."""
+        await asyncio.wait([creating])
+        if creating.exception() is None and creating.result().was_there:
+            self._record(name, release_id, DeploymentStage.DELETED)  # ours was never made
+        else:
+            await self.take_down(name, release_id=release_id)
 
     async def _wait(self, name: str, *, delete_on_failure: bool, release_id: str) -> None:
         """Poll until the deployment can serve; on failure delete it if it is ours, and say so."""
