@@ -1,4 +1,4 @@
-"""Real parts for the flows: one Prefect server and one sandbox for the whole session; a ledger of its own for each test."""
+"""Real parts for the flows: one Prefect server and one sandbox for the session, a ledger for each test."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def connections_are_collected() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def sandbox_start(tmp_path_factory) -> Iterator[tuple[ServerProcess, Path]]:
-    """The sandbox as users start it, with a token that can be looked for. Not waited for: Prefect can start meanwhile."""
+    """The sandbox as users start it, with a token that can be looked for. Not waited for: Prefect starts meanwhile."""
     state = tmp_path_factory.mktemp("sandbox")
     (state / "token").write_text(CANARY + "\n")
     home = os.environ.get("SLIPWAY_HOME") or str(ROOT / ".slipway")

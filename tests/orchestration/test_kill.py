@@ -151,9 +151,7 @@ def test_release_killed_while_the_registry_makes_the_version_finds_it(command, w
     wait_until(lambda: not sandbox.armed(), process)
     kill(process)
     finish(command())
-    (upload,) = workspace.ledger.uploads(
-        target="sandbox@local", digest=workspace.ledger.promotions(name)[0].digest
-    )
+    (upload,) = workspace.ledger.uploads(target="sandbox@local", digest=workspace.ledger.promotions(name)[0].digest)
     assert upload.version == f"{name}/1"
     assert sandbox.versions(name) == [1]
 
@@ -181,9 +179,15 @@ def test_release_killed_while_a_deployment_is_being_created_adopts_it(command, w
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "ctrl-c"])
-def test_release_told_to_stop_takes_down_the_deployment_that_it_waits_for(command, workspace, sandbox, name, number):
+@pytest.mark.parametrize("moment", ["while it creates it", "while it waits for it"])
+def test_release_told_to_stop_takes_down_the_deployment_that_it_creates(
+    command, workspace, sandbox, name, number, moment
+):
     sandbox.clear_deployments()
-    sandbox.arm("delay-start", "*", seconds=60)
+    if moment == "while it creates it":
+        sandbox.arm("delay", "/v2/deployments", method="POST", seconds=1.0)
+    else:
+        sandbox.arm("delay-start", "*", seconds=60)
     process = command()
     wait_until(lambda: not sandbox.armed(), process)
     process.send_signal(number)

@@ -100,5 +100,6 @@ def test_every_task_is_in_this_list():
     found = set()
     for path in sorted((ROOT / "tasks").glob("*.py")):
         module = importlib.import_module(f"tasks.{path.stem}")
-        found |= {f"{item.fn.__module__}.{item.fn.__name__}" for item in vars(module).values() if isinstance(item, Task)}
+        functions = [item.fn for item in vars(module).values() if isinstance(item, Task)]
+        found |= {f"{function.__module__}.{function.__name__}" for function in functions}
     assert found == set(TASKS)

@@ -168,6 +168,21 @@ async def test_adapter_that_the_server_ignores_or_misreads_is_held_by_the_live_p
     assert workspace.ledger.promotions(name) == ()
 
 
+async def test_too_little_evidence_decides_nothing(run_release, workspace, prefect_server, write_gate, name):
+    """Neither promoted nor held: a person has to look, and the exit code says so."""
+    outcome = await ended(await run_release("translate-v1", gate=write_gate(min_cases=100)), "Inconclusive")
+    assert (outcome.outcome, outcome.exit_code) == ("inconclusive", 3)
+    assert any("at least 100" in reason for reason in outcome.reasons), outcome.reasons
+    assert workspace.ledger.promotions(name) == ()
+    events = [event["event"] for event in prefect_server.events(name, expected=2)]
+    assert events == ["adapter.released", "adapter.held"]
+
+
+async def test_first_release_is_held_where_the_gate_wants_a_champion_to_compare_with(run_release, write_gate):
+    outcome = await ended(await run_release("translate-v1", gate=write_gate(first_release="refuse")), "Held")
+    assert any("first_release: refuse" in reason for reason in outcome.reasons)
+
+
 async def test_person_is_asked_where_the_gate_says_so(run_release, workspace, prefect_server, write_gate, monkeypatch):
     monkeypatch.setattr("flows.release.APPROVAL_POLL_SECONDS", 1)
     gate = write_gate(approval="human")

@@ -1,4 +1,4 @@
-"""The token is nowhere but where it belongs: a canary for one is looked for in everything that a release leaves behind."""
+"""The token is nowhere but where it belongs: a canary is looked for in all that a release leaves behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
-import pytest
+import yaml
+from prefect.blocks.system import Secret
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,12 +30,8 @@ def forms_of(secret: str) -> list[bytes]:
 def files_with(secret: str, *directories: Path) -> list[str]:
     """Every file below the directories that holds the secret."""
     forms = forms_of(secret)
-    found = []
-    for directory in directories:
-        for path in sorted(directory.rglob("*")):
-            if path.is_file() and any(form in path.read_bytes() for form in forms):
-                found.append(str(path))
-    return found
+    files = [path for directory in directories for path in sorted(directory.rglob("*")) if path.is_file()]
+    return [str(path) for path in files if any(form in path.read_bytes() for form in forms)]
 
 
 def test_token_is_found_where_it_is():
@@ -53,7 +50,7 @@ async def test_no_ending_of_a_release_leaves_the_token_anywhere(
     assert (await run_rollback()).name == "RolledBack"
 
     echo = {"error": f"your request with Bearer {canary} and token={canary} was not to our liking ({canary})"}
-    for status, path in [(401, "/users/current"), (500, "/v2/adapters/upload/"), (422, "/v2/adapters/upload")]:
+    for status, path in [(401, "/users/current"), (500, "/v2/adapters/upload/"), (422, "/v2/*")]:
         sandbox.arm("status", path, status=status, body=echo, count=20)
         state = await run_release("silently-ignored", name=f"{name}-{status}")
         sandbox.disarm()
@@ -70,9 +67,11 @@ async def test_no_ending_of_a_release_leaves_the_token_anywhere(
         if status:
             sandbox.arm("status", "/users/current", status=status, body=echo, count=20)
         done = subprocess.run(
-            [sys.executable, "-c", "from slipway.cli import main; main()"]
-            + ["release", sandbox.adapter("translate-v1"), "--name", f"{name}-cli"]
-            + ["--suite", suite, "--gate", gate, *options],
+            [
+                *(sys.executable, "-c", "from slipway.cli import main; main()"),
+                *("release", sandbox.adapter("translate-v1"), "--name", f"{name}-cli"),
+                *("--suite", suite, "--gate", gate, *options),
+            ],
             cwd=ROOT,
             env={**os.environ, **prefect_server.environment},
             capture_output=True,
@@ -113,19 +112,23 @@ def checkpoint(database: Path) -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("variable", ["PREDIBASE_API_TOKEN", "AWS_SECRET_ACCESS_KEY"])
-async def test_error_of_a_run_names_no_secret_of_the_environment(
-    run_release, sandbox, prefect_server, name, variable, monkeypatch
+async def test_token_of_a_prefect_block_is_masked_although_no_environment_names_it(
+    run_release, workspace, sandbox, prefect_server, name, tmp_path, monkeypatch
 ):
-    """Whichever secret a service knows and says back."""
-    secret = "plain-words-nobody-would-suspect"
-    if variable != "PREDIBASE_API_TOKEN":
-        monkeypatch.setenv(variable, secret)
-    else:
-        secret = sandbox.canary
-    sandbox.arm("status", "/v2/repos/*", status=400, body={"error": f"bad {secret}"}, count=20)
-    state = await run_release("translate-v1")
-    assert state.name == "Failed"
-    assert "bad ***" in state.message
-    (run,) = prefect_server.runs(name)
-    assert secret not in json.dumps(run)
+    """Nothing but the client that holds it can know this one."""
+    monkeypatch.delenv("PREDIBASE_API_TOKEN")
+    await Secret(value=sandbox.canary).save(f"token-{name}")
+    target = yaml.safe_load((ROOT / "configs" / "targets" / "sandbox.yaml").read_text(encoding="utf-8"))
+    path = tmp_path / "sandbox.yaml"
+    path.write_text(yaml.safe_dump(target | {"token_block": f"token-{name}"}))
+    echo = {"error": f"what is {sandbox.canary}?", "error_type": "validation"}
+    for fault in ("/v2/repos/*", "*/generate"):
+        sandbox.arm("status", fault, status=422, body=echo, count=20)
+        state = await run_release("translate-v1", target=str(path))
+        sandbox.disarm()
+        assert state.name == "Failed"
+        assert "what is ***?" in state.message
+    assert (await run_release("translate-v1", target=str(path))).name == "Promoted"
+    logs = prefect_server.http.post("/logs/filter", json={"sort": "TIMESTAMP_DESC"}).json()
+    assert sandbox.canary not in json.dumps([logs, prefect_server.runs(name)])
+    assert files_with(sandbox.canary, workspace.home.root, prefect_server.database.parent) == []
