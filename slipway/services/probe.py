@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 
@@ -38,7 +39,8 @@ async def prove_live(
 ) -> LiveProof:
     """Ask base, adapter and base again for the same prompts, and compare.
 
-    The first request to the adapter waits for its download and load (cold); the next does not (warm).
+    The first request to the adapter waits for its download and load (cold); the next does not (warm). Nothing else of
+    ours is in flight during these two; the suite's prompts are then asked together.
 
     Args:
         client: Of the deployment that is to serve the adapter.
@@ -50,24 +52,13 @@ async def prove_live(
         ServiceError: The server cannot be asked. A refusal that is the adapter's own fault is not raised: the proof
             says so.
     """
-    observations: list[Observation] = []
     cold_ms = warm_ms = math.nan
     answered = ""
     try:
-        for index, prompt in enumerate([FIXED_PROMPT, *prompts[:PROMPTS_OF_SUITE]]):
-            base = await _ask(client, prompt, None)
-            under_adapter = await _ask(client, prompt, adapter)
-            again = await _ask(client, prompt, None)
-            if index == 0:
-                cold_ms = under_adapter.latency_ms
-                answered = under_adapter.headers.adapter_id or ""
-            elif index == 1:
-                warm_ms = under_adapter.latency_ms
-            observations.append(
-                await _observe(client, prompt, adapter, (base, under_adapter, again), reference_route=reference_route)
-            )
-        if math.isnan(warm_ms):
-            warm_ms = (await _ask(client, FIXED_PROMPT, adapter)).latency_ms
+        first, cold = await _observe(client, FIXED_PROMPT, adapter, reference_route=reference_route)
+        cold_ms, answered = cold.latency_ms, cold.headers.adapter_id or ""
+        warm_ms = (await _ask(client, FIXED_PROMPT, adapter)).latency_ms
+        others = await _observe_together(client, prompts[:PROMPTS_OF_SUITE], adapter, reference_route=reference_route)
     except (GenerationError, InvalidRequestError, ProtocolError) as error:
         if not any(text in error.message for text in ADAPTERS_FAULT):
             raise
@@ -82,7 +73,7 @@ async def prove_live(
             warm_ms=warm_ms,
         )
     return judge(
-        observations,
+        [first, *others],
         adapter_id=adapter.adapter_id,
         answered_adapter_id=answered,
         cold_ms=cold_ms,
@@ -100,15 +91,16 @@ async def _ask(client: LoraxClient, prompt: str, adapter: PublishedAdapter | Non
 
 
 async def _observe(
-    client: LoraxClient,
-    prompt: str,
-    adapter: PublishedAdapter,
-    answers: tuple[Generation, Generation, Generation],
-    *,
-    reference_route: str | None,
-) -> Observation:
-    """Take the prompt's log probabilities: only there is every arm conditioned on the same tokens."""
-    base, under_adapter, again = answers
+    client: LoraxClient, prompt: str, adapter: PublishedAdapter, *, reference_route: str | None
+) -> tuple[Observation, Generation]:
+    """Take the prompt's log probabilities: only there is every arm conditioned on the same tokens.
+
+    Returns:
+        What was seen, and the adapter's answer.
+    """
+    base = await _ask(client, prompt, None)
+    under_adapter = await _ask(client, prompt, adapter)
+    again = await _ask(client, prompt, None)
     reference = None
     if reference_route is not None:
         reference = await client.reference_logprobs(
@@ -117,13 +109,29 @@ async def _observe(
             adapter_source=adapter.source,
             input_ids=[token_id for token_id, _, _ in under_adapter.prefill],
         )
-    return Observation(
+    observation = Observation(
         prompt=prompt,
         base=_logprobs(base),
         base_again=_logprobs(again),
         adapter=_logprobs(under_adapter),
         reference=reference,
     )
+    return observation, under_adapter
+
+
+async def _observe_together(
+    client: LoraxClient, prompts: Sequence[str], adapter: PublishedAdapter, *, reference_route: str | None
+) -> list[Observation]:
+    """Observe several prompts at once; the first failure ends the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_observe(client, prompt, adapter, reference_route=reference_route))
+                for prompt in prompts
+            ]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result()[0] for task in tasks]
 
 
 def _logprobs(answer: Generation) -> list[float]:
