@@ -2,7 +2,7 @@
 
 Both run in this process, on a warm sandbox, against a running Prefect server: each release pulls, inspects, uploads,
 attaches, proves and evaluates an adapter that nobody has seen before, against the same champion. The script uses plain
-httpx. Interleaved, medians of seven.
+httpx. Interleaved, medians of five.
 
     python benchmarks/release_overhead.py [--quick]
 
@@ -94,7 +94,7 @@ class Releases:
 
 def main() -> int:
     """Measure, print, and compare with the bounds."""
-    rounds = parse_rounds(__doc__, full=7, quick=3)
+    rounds = parse_rounds(__doc__, full=5, quick=3)
     os.chdir(Path(__file__).parents[1])  # where configs/ is
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
