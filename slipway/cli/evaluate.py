@@ -61,7 +61,7 @@ async def evaluate(
     where = load_target(target_file)
     backend = open_backend(where, target_file.stem, open_workspace().ledger)
     async with backend:
-        deployment = await backend.attach(_base(where, base))
+        deployment = await backend.attach(_base(where, target_file.stem, base))
         async with backend.client(deployment) as client:
             contestants = {Arm.CANDIDATE: _contestant(client, where, adapter)}
             if against is not None:
@@ -92,14 +92,16 @@ def _contestant(client: LoraxClient, target: Target, adapter_id: str) -> Contest
     return Contestant(adapter_id=adapter_id, ask=make_ask(client, adapter_id, source, target.max_new_tokens))
 
 
-def _base(target: Target, asked: str | None) -> str:
+def _base(target: Target, name: str, asked: str | None) -> str:
     if asked is not None:
         served = target.served_base(asked)
         if served is None:
-            raise ConfigurationError(f"the target does not serve {asked}.", fix=f"It serves {', '.join(target.bases)}.")
+            raise ConfigurationError(
+                f"target {name} does not serve {asked}.", fix=f"It serves {', '.join(target.bases)}."
+            )
         return served
     if len(target.bases) > 1:
         raise ConfigurationError(
-            "the target serves several base models.", fix=f"Say which with --base: {', '.join(target.bases)}."
+            f"target {name} serves several base models.", fix=f"Say which with --base: {', '.join(target.bases)}."
         )
     return next(iter(target.bases))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import httpx
 
+from slipway.cli.output import stderr
 from slipway.errors import UnavailableError
 from slipway.services.http_errors import bare_url
 
-__all__ = ["prefect_session", "prepare_prefect"]
+__all__ = ["announce_temporary_server", "prefect_session", "prepare_prefect"]
 
 REACH_TIMEOUT_SECONDS = 10.0
 
@@ -57,6 +58,18 @@ def prefect_session() -> Iterator[None]:
             service="Prefect server",
             fix="Run `prefect server start`, and `export PREFECT_API_URL=http://127.0.0.1:4200/api`.",
         ) from error
+
+
+def announce_temporary_server() -> None:
+    """Say what the next seconds are spent on when no server is set, neither here nor in Prefect's profile."""
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url:
+        stderr().print(
+            "[dim]starting a temporary Prefect server, which takes 10 s or more; "
+            "`prefect server start` and PREFECT_API_URL save that[/]",
+            soft_wrap=True,
+        )
 
 
 def _require_server(url: str) -> None:

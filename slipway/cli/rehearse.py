@@ -27,9 +27,9 @@ __all__ = ["rehearse"]
 
 
 def rehearse(*, keep: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """The whole journey on this machine: promoted, compared, held, refused, caught, rolled back. Needs no account and no GPU.
+    """The whole journey on this machine: promoted, compared, held, refused, caught, rolled back.
 
-    Exits 1 when an act did not end as it must.
+    Needs no account and no GPU. Exits 1 when an act did not end as it must.
 
     Args:
         keep: Leave everything running at the end, to look around, until Ctrl-C.

@@ -344,6 +344,17 @@ def test_ledger_locked(desk, row, monkeypatch):
         other.close()
 
 
+def test_lease_held(release_desk, control_plane, row):
+    deployment = {"name": "taken", "poll_seconds": 0.1, "ready_timeout_seconds": 1}
+    release_desk.target("spare", bases=spare_base(), deployment=deployment)
+    adapter = release_desk.adapter("a", seed=9, base="slipway/spare")
+    with ledger_of(release_desk) as ledger:
+        with ledger.lease("deployment:spare@local:taken"):
+            row.holds_for(release_desk.run("release", adapter, "--name", "second", "--target", "spare", *RELEASE))
+        assert ledger.release("second-1").is_open
+    assert "taken" not in control_plane.deployments()
+
+
 def test_champion_moved(release_desk, control_plane, released, row):
     """The rival is promoted while the proof waits for an answer that the control plane keeps back."""
     adapter = release_desk.adapter("a", seed=8)
