@@ -12,6 +12,7 @@ from typing import Any
 from prefect import flow
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
+from prefect.utilities.annotations import quote
 
 from slipway.findings import InspectionVerdict
 from slipway.gate import Decision
@@ -102,7 +103,7 @@ async def _try_out(dossier: Dossier, *, approved: bool) -> tuple[Outcome, tuple[
         return Outcome.HELD, proof.reasons
 
     results = dossier.results = await evaluate_arms(
-        plan.suite, name=plan.name, candidate=adapter, champion=dossier.champion, deployment=deployment, **there
+        quote(plan.suite), name=plan.name, candidate=adapter, champion=dossier.champion, deployment=deployment, **there
     )
     verdict = dossier.verdict = await decide_verdict(
         results, plan.gate, has_champion=dossier.champion is not None, release_id=release_id

@@ -76,7 +76,7 @@ time.sleep(60)
     await child.stop(grace_seconds=0.3)
     assert not child.is_running
     deadline = time.monotonic() + 5
-    while is_running(int(child.url)) and time.monotonic() < deadline:  # noqa: ASYNC110 - its adopter has to collect it
+    while is_running(int(child.url)) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     assert not is_running(int(child.url))
 
