@@ -14,7 +14,7 @@ from slipway.cli.output import stderr
 from slipway.errors import UnavailableError
 from slipway.services.http_errors import bare_url
 
-__all__ = ["announce_temporary_server", "prefect_session", "prepare_prefect"]
+__all__ = ["prefect_session", "prepare_prefect"]
 
 REACH_TIMEOUT_SECONDS = 10.0
 
@@ -60,21 +60,14 @@ def prefect_session() -> Iterator[None]:
         ) from error
 
 
-def announce_temporary_server() -> None:
-    """Say what the next seconds are spent on when no server is set, neither here nor in Prefect's profile."""
-    from prefect.settings import get_current_settings
-
-    if not get_current_settings().api.url:
-        stderr().print(
-            "[dim]starting a temporary Prefect server, which takes 10 s or more; "
-            "`prefect server start` and PREFECT_API_URL save that[/]",
-            soft_wrap=True,
-        )
-
-
 def _require_server(url: str) -> None:
     """Ask once, at once: Prefect itself repeats for many seconds and ends in a traceback. Any answer will do."""
     if not url:
+        stderr().print(
+            "[dim]PREFECT_API_URL is not set: unless your Prefect profile names a server, a temporary one starts first, "
+            "which takes 10 s or more[/]",
+            soft_wrap=True,
+        )
         return
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=REACH_TIMEOUT_SECONDS)

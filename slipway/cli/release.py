@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from slipway.cli.output import print_json, stderr, stdout
-from slipway.cli.prefect_session import announce_temporary_server, prefect_session
+from slipway.cli.prefect_session import prefect_session
 from slipway.cli.preflight import check_adapter, check_target
 from slipway.cli.release_view import outcome_document, print_outcome, watching
 from slipway.release import ReleaseOutcome, plan_release
@@ -48,7 +48,6 @@ async def release(
     with prefect_session(), watching(console):
         from flows.release import release as flow
 
-        announce_temporary_server()
         outcome: ReleaseOutcome = await flow(
             adapter=adapter, name=name, target=target, suite=suite, gate=gate, approved=yes
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from slipway.cli.output import print_json, stderr, stdout
-from slipway.cli.prefect_session import announce_temporary_server, prefect_session, prepare_prefect
+from slipway.cli.prefect_session import prefect_session, prepare_prefect
 from slipway.cli.preflight import check_target
 from slipway.cli.release_view import outcome_document, print_outcome, watching
 from slipway.release import ReleaseOutcome
@@ -40,7 +40,6 @@ async def rollback(
     with prefect_session(), watching(console):
         from flows.rollback import rollback as flow
 
-        announce_temporary_server()
         outcome: ReleaseOutcome = await flow(name=name, target=target, to=to)
     if as_json:
         print_json(outcome_document(outcome))
