@@ -64,7 +64,7 @@ def _require_server(url: str) -> None:
     """Ask once, at once: Prefect itself repeats for many seconds and ends in a traceback. Any answer will do."""
     if not url:
         stderr().print(
-            "[dim]PREFECT_API_URL is not set: unless your Prefect profile names a server, a temporary one starts first, "
+            "[dim]PREFECT_API_URL is not set: unless your Prefect profile names a server, a temporary one starts, "
             "which takes 10 s or more[/]",
             soft_wrap=True,
         )
