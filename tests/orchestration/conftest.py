@@ -25,6 +25,7 @@ CANARY = "canary-4b7e-ROTATE-me-9d02"
 """The session's Predibase token. It looks like nothing in particular, so only knowing it can mask it."""
 
 TRAIN_SECONDS = 300.0
+SLOWEST_SECONDS = 600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +103,18 @@ class PrefectServer:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Prefect leaves connections to its own server open when the event loop of a flow ends."""
+    """Allow what real parts need.
+
+    Prefect leaves connections to its own server open when the event loop of a flow ends. And whichever test comes first
+    waits for the servers, and for adapters that are not in the cache.
+    """
     leaks = pytest.mark.filterwarnings(
         "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
     )
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(leaks)
+            item.add_marker(pytest.mark.timeout(SLOWEST_SECONDS))
 
 
 @pytest.fixture(autouse=True)

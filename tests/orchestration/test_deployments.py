@@ -81,7 +81,7 @@ def wait_for(find: Callable[[], object], *, seconds: float) -> object:
     return found
 
 
-def test_event_adapter_trained_releases_the_adapter(deployed, workspace, sandbox, name, suite, gate):
+def test_event_adapter_trained_releases_the_adapter(deployed, workspace, sandbox, name, suite, gate, tmp_path):
     event = {
         "id": str(uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
@@ -112,3 +112,6 @@ def test_event_adapter_trained_releases_the_adapter(deployed, workspace, sandbox
     (promotion,) = workspace.ledger.promotions(name, "sandbox")
     assert promotion.adapter_id == f"{name}/1"
     assert sandbox.versions(name) == [1]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert tmp_path / "prefect" / "prefect.db" in written
+    assert [path for path in written if sandbox.canary.encode() in path.read_bytes()] == []
