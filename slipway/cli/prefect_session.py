@@ -1,8 +1,9 @@
-"""Run Prefect flows from the command line. Imports no Prefect: the process must be prepared before that."""
+"""Run Prefect flows from the command line. Prefect is imported only once the process is prepared for it."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,8 +45,13 @@ def prefect_session() -> Iterator[None]:
     """
     prepare_prefect()
     _require_server(os.environ.get("PREFECT_API_URL", ""))
+    from prefect.exceptions import TerminationSignal  # the process had to be prepared first
+
     try:
         yield
+    except TerminationSignal:
+        stderr().print("terminated: what this release had started is down; the same command continues it")
+        raise SystemExit(128 + signal.SIGTERM) from None
     except httpx.HTTPError as error:  # our own clients translate theirs, so it is Prefect's
         raise _unreachable(
             os.environ.get("PREFECT_API_URL", ""), f"failed meanwhile ({type(error).__name__})"

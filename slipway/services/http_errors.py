@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from slipway.errors import (
     SlipwayError,
     UnavailableError,
 )
-from slipway.redaction import scrub_text
+from slipway.redaction import scrub_text, secrets_from_environment
 
 __all__ = ["Service", "bare_url", "error_of_status", "retry_after_seconds", "translate", "translated"]
 
@@ -156,7 +157,11 @@ def translate(error: Exception, service: Service, method: str, url: httpx.URL | 
         return error_of_status(error.response, service)
     untrusted = isinstance(error, httpx.ConnectError) and "CERTIFICATE" in str(error).upper()
     meaning = _UNTRUSTED if untrusted else next(row for row in _MEANINGS if isinstance(error, row.kinds))
-    reason = scrub_text(_reason(error), service.secrets) if meaning.error is UnavailableError else ""
+    reason = (
+        _masked(_reason(error), service)
+        if meaning.error is UnavailableError
+        else ""
+    )
     text = meaning.text.format(reason=reason, kind=type(error).__name__)
     message = f"{service.name}: {method} {bare_url(url)}: {text}"
     fix = meaning.fix.format(
@@ -165,6 +170,11 @@ def translate(error: Exception, service: Service, method: str, url: httpx.URL | 
     if issubclass(meaning.error, ServiceError):
         return meaning.error(message, service=service.name, url=bare_url(url), fix=fix)
     return meaning.error(message, fix=fix)
+
+
+def _masked(text: str, service: Service) -> str:
+    """What a service says may say our secrets back, also ones that are for another."""
+    return scrub_text(text, service.secrets | secrets_from_environment(os.environ))
 
 
 def _reason(error: Exception) -> str:
@@ -232,7 +242,9 @@ def _said(response: httpx.Response, service: Service) -> tuple[str, str]:
         said = response.text if response.headers.get("content-type", "").startswith("text/plain") else ""
     else:
         said, error_type = _said_in(body)
-    return scrub_text(" ".join(said.split()), service.secrets)[:_QUOTED_CHARACTERS], error_type[:80]
+    return _masked(" ".join(said.split()), service)[
+        :_QUOTED_CHARACTERS
+    ], error_type[:80]
 
 
 def _said_in(body: object) -> tuple[str, str]:

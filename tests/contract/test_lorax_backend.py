@@ -169,6 +169,10 @@ def environment(monkeypatch, lorax, hub, s3):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("HF_ENDPOINT", hub)
+    # Another test may have imported it before, and it reads the variable once.
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub)
+    template = "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", hub + template)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
     monkeypatch.delenv("PREDIBASE_API_TOKEN", raising=False)
