@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST_WORKERS ?= 2
 # Trained adapters are cached here, so that demo and test train them once.
 export SLIPWAY_HOME ?= $(CURDIR)/.slipway
 export DO_NOT_TRACK := 1
@@ -22,7 +23,7 @@ demo: $(STAMP)
 	@$(BIN)/slipway rehearse $(DEMO_FLAGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
