@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Kind", "Listener", "ProgressEvent", "emit", "listening"]
+__all__ = ["Kind", "Listener", "ProgressEvent", "Unit", "emit", "listening"]
 
 
 class Kind(StrEnum):
@@ -19,6 +19,13 @@ class Kind(StrEnum):
     STARTED = "started"
     ADVANCED = "advanced"
     FINISHED = "finished"
+
+
+class Unit(StrEnum):
+    """What ``ProgressEvent.done`` and ``total`` count."""
+
+    PARTS = "parts"
+    BYTES = "bytes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,8 @@ class ProgressEvent:
         done: How many parts are done.
         total: How many there are; 0 where that is unknown.
         seconds: How long the step took, once finished.
+        unit: What the parts are.
+        subject: What it is about where several run at once, such as an adapter's address; may be empty.
     """
 
     step: str
@@ -40,6 +49,8 @@ class ProgressEvent:
     done: int = 0
     total: int = 0
     seconds: float = 0.0
+    unit: Unit = Unit.PARTS
+    subject: str = ""
 
 
 Listener = Callable[[ProgressEvent], None]
