@@ -59,14 +59,14 @@ class Matrix:
 
     def values(self) -> NDArray[np.float64]:
         """The numbers, exactly."""
-        if self.dtype == "BF16":
-            return (self.data.astype("<u4") << 16).view("<f4").astype(np.float64)
-        return self.data.astype(np.float64)
+        floats = (self.data.astype("<u4") << 16).view("<f4") if self.dtype == "BF16" else self.data
+        with np.errstate(invalid="ignore"):  # a signalling NaN; whoever computes with it gets a NaN
+            return floats.astype(np.float64)
 
 
 def round_to(values: NDArray[np.float64], dtype: str) -> Matrix:
     """Round once, to nearest and ties to even, as IEEE 754 says; what is too large becomes an infinity."""
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         if dtype == "BF16":
             return Matrix(dtype=dtype, data=_bfloat16_bits(values))
         return Matrix(dtype=dtype, data=values.astype(FLOATS[dtype].stored))
