@@ -17,8 +17,8 @@ from slipway.adapter_config import AdapterConfig
 
 __all__ = ["ModuleScale", "PatternError", "module_scales"]
 
-_PLAIN: Final = re.compile(r"\^?(?:\\?[\w.-])+\$?", re.ASCII)
-_MODERATE: Final = re.compile(r"\^?(?:(?:\\?[\w.-]|\[[\w-]{1,32}\])[*+]?){1,256}\$?", re.ASCII)
+_PLAIN: Final = re.compile(r"\^?(?:[\w.-]|\\[.dw-])+\$?", re.ASCII)
+_MODERATE: Final = re.compile(r"\^?(?:(?:[\w.-]|\\[.dw-]|\[[\w-]{1,32}\])[*+]?){1,256}\$?", re.ASCII)
 _MAX_KEY_CHARACTERS: Final = 256
 _MAX_SEARCHES: Final = 20_000
 """Of keys that repeat something: each may take time quadratic in the length of a path."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from slipway.errors import ConfigurationError
-from slipway.findings import ServerProfile
+from slipway.rules import ServerProfile
 from slipway.profiles.lorax_0_12 import LORAX_0_12
 
 __all__ = ["DEFAULT_PROFILE", "PROFILES", "find_profile"]
