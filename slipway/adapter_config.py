@@ -17,7 +17,14 @@ from typing import Any, Final
 from slipway.errors import StoreError
 from slipway.tensors import shown
 
-__all__ = ["CONFIG_NAME", "AdapterConfig", "ConfigProblem", "parse_adapter_config", "read_adapter_config"]
+__all__ = [
+    "CONFIG_NAME",
+    "MAX_CONFIG_BYTES",
+    "AdapterConfig",
+    "ConfigProblem",
+    "parse_adapter_config",
+    "read_adapter_config",
+]
 
 CONFIG_NAME: Final = "adapter_config.json"
 

@@ -1,8 +1,8 @@
 """What LoRAX 0.12 does with an adapter, as rules.
 
 Each rule names the file of https://github.com/predibase/lorax (commit a7394ba3) that it was read from, below
-``server/lorax_server`` where nothing else is said. To add a rule, write a function from ``Evidence`` to hits and put it into its
-module's ``RULES``.
+``server/lorax_server`` where nothing else is said. To add a rule, write a function from ``Evidence`` to hits and put it
+into its module's ``RULES``.
 """
 
 from typing import Final
