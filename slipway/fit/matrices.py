@@ -57,6 +57,12 @@ class Matrix:
             return not np.any(self.data & np.uint16(0x7FFF))
         return not np.any(self.data)
 
+    def has_bits_of(self, other: Matrix) -> bool:
+        """Whether both are the same to the last bit, NaN included."""
+        if (self.dtype, self.shape) != (other.dtype, other.shape):
+            return False
+        return bool(np.array_equal(self.data.reshape(-1).view("u1"), other.data.reshape(-1).view("u1")))
+
     def values(self) -> NDArray[np.float64]:
         """The numbers, exactly."""
         floats = (self.data.astype("<u4") << 16).view("<f4") if self.dtype == "BF16" else self.data
