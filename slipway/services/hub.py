@@ -32,6 +32,9 @@ ATTEMPTS: Final = 4
 """Of one file, without a byte having come in between."""
 
 _SHA1: Final = re.compile(r"[0-9a-f]{40}")
+_NO_OBJECT: Final = "0" * 40
+"""Git's way to write that there is none."""
+
 _SPELLING: Final = "Check the spelling."
 _NETWORK: Final = "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and pull again: it goes on where it stopped."
 
@@ -237,7 +240,7 @@ def _remote_file(name: str, item: Any) -> _RemoteFile:  # noqa: ANN401  # RepoSi
     sha256 = (lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)) or ""
     # A large file's blob id is that of its pointer, and says nothing about its bytes.
     blob_id = "" if lfs else str(getattr(item, "blob_id", None) or "")
-    blob_id = blob_id if _SHA1.fullmatch(blob_id) else ""
+    blob_id = blob_id if _SHA1.fullmatch(blob_id) and blob_id != _NO_OBJECT else ""
     return _RemoteFile(name=name, size_bytes=getattr(item, "size", None), sha256=str(sha256), blob_id=blob_id)
 
 

@@ -194,7 +194,7 @@ def _is_still_there(descriptor: int, path: Path) -> bool:
 def _last_sign_of_life(directory: Path) -> int:
     """The newest time at which anything below was written, in nanoseconds."""
     newest = 0
-    for path in directory.rglob("*"):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # it may be gone at any moment, which is a sign of life too
+        for path in (directory, *directory.rglob("*")):
             newest = max(newest, path.stat().st_mtime_ns)
     return newest
