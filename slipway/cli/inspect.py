@@ -42,7 +42,7 @@ async def inspect(
 
     Args:
         adapter: A path, `hf://ORG/NAME@REVISION`, `s3://BUCKET/PREFIX/` or `pbase://REPO/TAG`.
-        base: The base model: a Hub id, a directory, or a JSON file of base facts. Without it nothing is compared with one.
+        base: The base model: a Hub id, a directory, or a JSON file of base facts. Without it nothing is compared.
         profile: The server version whose rules apply: `lorax-0.12`, or `peft` for what PEFT itself computes.
         tensor_parallel: GPUs that share the model (`--num-shard` of LoRAX).
         gpu_memory_gb: Memory of one GPU in 10^9 bytes; without it nothing is said about memory.

@@ -16,9 +16,9 @@ _INTRODUCTION: Final = """\
 
 What `slipway inspect` looks for, by profile. `prediction` says what the server would do on account of the finding
 alone: `reject` (answer with an error), `wrong` (answer, computing something else than was trained), `drop` (answer,
-leaving part or all of the adapter unused) or `ok`. `fix` says who can mend it: `fit` (`slipway fit`, losslessly), `manual`
-(a person) or `none`. An adapter is `servable` without errors, `fixable` if `fit` mends every error, and `refused`
-otherwise; a warning is about what may happen, and keeps nothing from being served.
+leaving part or all of the adapter unused) or `ok`. `fix` says who can mend it: `fit` (`slipway fit`, losslessly),
+`manual` (a person) or `none`. An adapter is `servable` without errors, `fixable` if `fit` mends every error, and
+`refused` otherwise; a warning is about what may happen, and keeps nothing from being served.
 
 This page is written by `python -m slipway.profiles.page`.
 """
