@@ -25,6 +25,7 @@ app = App(
 
 COMMANDS = {
     "inspect": "Pull an adapter and say whether the server would serve it as trained.",
+    "fit": "Rewrite an adapter so that the server computes what was trained, and prove it.",
     "release": "Take an adapter to production, or say why not.",
     "evaluate": "Run a suite on a live adapter; promotes nothing.",
     "grade": "Grade recorded outputs against a suite; asks no model.",

@@ -10,13 +10,14 @@ from enum import StrEnum
 from slipway.adapter_config import AdapterConfig
 from slipway.base_model import BaseModel
 from slipway.base_shapes import Shape
-from slipway.fit.layers import choose_targets, fill_layers, place_of
+from slipway.fit.layers import choose_targets, fill_layers
 from slipway.fit.matrices import Matrix, round_to, unit_roundoff
 from slipway.fit.modules import LoraModule, Modules, RawAdapter, Refused
 from slipway.fit.naming import NamedTensors, canonical_name, name_tensors
 from slipway.fit.ranks import is_safe_rank, pad_ranks, safe_rank
 from slipway.fit.refusals import all_reasons, refuse_base, refuse_config, refuse_files, refuse_matrices, refuse_names
 from slipway.fit.scaling import common_scale, fold_scales, is_power_of_two
+from slipway.lora import module_type
 from slipway.lora_scale import module_scales
 from slipway.tensors import shown
 
@@ -215,13 +216,12 @@ def _file_changes(adapter: RawAdapter, named: NamedTensors) -> list[Change]:
 
 
 def _layer_changes(original: Modules, filled: Modules) -> list[Change]:
-    added: dict[str, int] = {}
-    for path in filled.keys() - original.keys():
-        added[place_of(path)] = added.get(place_of(path), 0) + 1
+    added = filled.keys() - original.keys()
     if not added:
         return []
-    places = ", ".join(f"{place} ({count})" for place, count in sorted(added.items()))
-    return [Change(kind=ChangeKind.LAYERS, message=f"zeros stand on the layers that had no matrices: {places}")]
+    kinds = ", ".join(sorted({module_type(path) for path in added}))
+    message = f"zeros stand in for {len(added)} modules on layers that had no matrices: {kinds}"
+    return [Change(kind=ChangeKind.LAYERS, message=message)]
 
 
 def _dtype_changes(modules: Modules, dtype: str | None) -> list[Change]:
@@ -254,6 +254,6 @@ def _config_changes(before: AdapterConfig, after: Mapping[str, object]) -> list[
     if not before.peft_type:
         changes.append(Change(kind=ChangeKind.CONFIG, message="peft_type is LORA, and was missing"))
     if gone:
-        message = f"{', '.join(gone)} no longer stand in the config: the tensors say it all"
+        message = f"{', '.join(gone)} dropped from the config: the tensors say it all"
         changes.append(Change(kind=ChangeKind.CONFIG, message=message))
     return changes

@@ -1,5 +1,6 @@
 """Pickles are converted by a child that can do nothing else, and never opened here."""
 
+import json
 import os
 import pickle
 import resource
@@ -10,9 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file as load_torch
 
+from slipway.adapter import AdapterUri, Source
+from slipway.base_model import BaseModel
 from slipway.errors import ConfigurationError
+from slipway.findings import InspectionVerdict
+from slipway.inspection import inspect_bundle
+from slipway.profiles import find_profile
 from slipway.services import pickle_child, pickles
+from slipway.services.fitting import fit_bundle
+from slipway.services.local import LocalSource
 from slipway.services.pickles import convert_pickle
+from slipway.services.store import BundleStore
 
 
 class Hostile:
@@ -153,3 +162,29 @@ def test_the_child_sees_no_secrets_and_its_limits_are_its_own(convert, monkeypat
     assert convert({"a": torch.ones(2)})[0] == ""
     assert "hf_secret" not in (tmp_path / "environment").read_text()
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+async def test_a_pickle_is_found_by_inspect_and_mended_by_fit(tmp_path):
+    shapes = {"lora_A": (8, 32), "lora_B": (32, 8)}
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    torch.save(
+        {
+            f"base_model.model.layers.{layer}.q_proj.{side}.weight": torch.randn(shape) / 8
+            for layer in (0, 1)
+            for side, shape in shapes.items()
+        },
+        adapter / "adapter_model.bin",
+    )
+    config = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 8, "lora_alpha": 16}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    store = BundleStore(root=tmp_path / "store")
+    base = BaseModel(
+        id="org/base", model_type="llama", modules={f"layers.{n}.q_proj": (32, 32) for n in (0, 1)}, layers=2
+    )
+    bundle = await LocalSource().pull(AdapterUri(source=Source.LOCAL, location=str(adapter)), store)
+    before = inspect_bundle(bundle, base, find_profile())
+    assert before.verdict is InspectionVerdict.FIXABLE
+    fitted = fit_bundle(bundle, base, store)
+    assert inspect_bundle(fitted.bundle, base, find_profile()).verdict is InspectionVerdict.SERVABLE
+    assert "the pickle's tensors are written as safetensors" in fitted.changes
