@@ -133,6 +133,10 @@ class _Member(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
     def readinto(self, buffer: object, /) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed's Buffer has no name before 3.12
         with archive_errors(self._what):

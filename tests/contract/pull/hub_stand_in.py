@@ -148,7 +148,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         listed = [_described(path, content, repository) for path, content in sorted(repository.files.items())]
         if kind == "tree":
-            entries = [{"type": "file", "path": item.pop("rfilename"), "oid": item.pop("blobId", "0" * 40), **item} for item in listed]
+            entries = [
+                {"type": "file", "path": item.pop("rfilename"), "oid": item.pop("blobId", "0" * 40), **item}
+                for item in listed
+            ]
             self._send_json(entries)
             return
         document: dict[str, object] = {"id": name, "sha": commit, "private": bool(repository.token)}
@@ -183,7 +186,12 @@ class _Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked and not faults.ignores_ranges:
             start, end, status = int(asked[1]), min(int(asked[2] or size - 1) + 1, size), 206
-        sent = {"ETag": f'"{_sha256(content)}"', "Accept-Ranges": "bytes", **headers, "Content-Length": str(end - start)}
+        sent = {
+            "ETag": f'"{_sha256(content)}"',
+            "Accept-Ranges": "bytes",
+            **headers,
+            "Content-Length": str(end - start),
+        }
         if status == 206:
             sent["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         self.send_response(status)

@@ -286,7 +286,9 @@ def test_store_that_knows_no_ranges_gives_whole_objects(odd_store, pull, small_p
 
 @pytest.mark.parametrize("is_right", [True, False])
 @pytest.mark.parametrize("kind", ["full", "composite", "sha256"])
-def test_checksum_that_the_store_keeps_is_verified(odd_store, pull, small_parts, weights, odd, kind, is_right, leftovers):
+def test_checksum_that_the_store_keeps_is_verified(
+    odd_store, pull, small_parts, weights, odd, kind, is_right, leftovers
+):
     import base64
 
     odd_store.objects = objects(weights)
