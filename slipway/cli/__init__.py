@@ -34,6 +34,7 @@ COMMANDS = {
     "history": "Show every release and rollback of an adapter.",
     "resolve": "Print the champion's adapter id, for applications.",
     "rollback": "Give the previous champion its place back, after proving it live.",
+    "store": "Show, check and clear the local store of adapters.",
     "sandbox": "Start Predibase and LoRAX on this machine.",
     "rehearse": "The whole journey in the sandbox: promoted, held, refused, rolled back.",
     "doctor": "Check credentials, endpoints, versions and the Prefect server.",

@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from slipway.adapter import Bundle
 from slipway.base_model import BaseModel, resolve_base
-from slipway.cli.output import print_json, stdout
+from slipway.cli.output import print_json, stderr, stdout
+from slipway.cli.progress_bar import showing_bars
 from slipway.configs import ConfigKind, config_directory
 from slipway.findings import Fix, InspectionVerdict, Severity
 from slipway.fit.wanted import wants_fit
@@ -64,7 +65,8 @@ async def fit(
     rules = find_profile(profile)
     uri = parse_adapter_uri(adapter)
     facts = resolve_base(base, bases_directory=config_directory() / ConfigKind.BASE)
-    bundle = await source_for(uri).pull(uri, open_store())
+    with showing_bars(stderr()):
+        bundle = await source_for(uri).pull(uri, open_store())
     answer = _fit(bundle, facts, rules, ServerFacts(tensor_parallel=tensor_parallel), dtype)
     if answer.bundle is not None:
         export_bundle(answer.bundle, out)

@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from slipway.base_model import resolve_base
-from slipway.cli.output import print_json, stdout
+from slipway.cli.output import print_json, stderr, stdout
+from slipway.cli.progress_bar import showing_bars
 from slipway.configs import ConfigKind, config_directory
 from slipway.findings import InspectionVerdict
 from slipway.inspection import inspect_bundle
@@ -60,7 +61,8 @@ async def inspect(
         medusa_heads=medusa_heads,
     )
     facts = resolve_base(base, bases_directory=config_directory() / ConfigKind.BASE) if base is not None else None
-    bundle = await source_for(uri).pull(uri, open_store())
+    with showing_bars(stderr()):
+        bundle = await source_for(uri).pull(uri, open_store())
     inspection = inspect_bundle(bundle, facts, rules, server)
     if sarif is not None:
         from slipway.sarif import write_sarif

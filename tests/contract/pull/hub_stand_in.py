@@ -283,7 +283,8 @@ def main() -> None:
             )
             for content in hub.repositories[name].files.values():
                 _sha256(content)
-        print(hub.url, flush=True)
+        sys.stdout.write(f"{hub.url}\n")
+        sys.stdout.flush()
         sys.stdin.read()
 
 

@@ -235,7 +235,7 @@ def test_two_processes_fetch_the_same_revision_once(hub, adapter, puller, store,
 
 
 def test_killed_at_any_moment_the_next_pull_goes_on(hub, puller, pull, store, leftovers, monkeypatch):
-    """Kills spread over a slow download: no byte that was flushed is fetched twice, and the bundle is whole or not there."""
+    """Kills spread over a slow download: the bundle is there as a whole or not at all."""
     monkeypatch.setattr(inflow_module, "FLUSH_BYTES", 1 << 20)
     content = bytes(range(256)) * (160 << 10)
     hub.add("org/large", {"adapter_config.json": CONFIG, "adapter_model.safetensors": content})
