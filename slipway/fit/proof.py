@@ -64,10 +64,16 @@ class Proof:
         return not self.failures and self.modules > 0
 
     def __str__(self) -> str:
+        difference = (
+            f"the largest difference is {self.largest_error:.2g} of the output, {self.largest_share:.0%} of what rounding "
+            "may cause"
+            if self.largest_error
+            else "there is no difference at all"
+        )
         return (
-            f"{self.modules} modules compute what they did for {self.vectors} random vectors each (seed {self.seed}), "
-            f"{self.exact_modules} of them without any rounding; largest relative difference {self.largest_error:.2g}, "
-            f"{self.largest_share:.2g} of what rounding may cause; {self.zero_modules} added modules are exactly zero"
+            f"{self.modules} modules ({self.exact_modules} of them never rounded) compute what they did for "
+            f"{self.vectors} random vectors each, seed {self.seed}: {difference}"
+            + (f"; {self.zero_modules} added modules are exactly zero" if self.zero_modules else "")
         )
 
 

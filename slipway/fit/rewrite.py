@@ -91,7 +91,7 @@ def rewrite_adapter(
         path: LoraModule(a=tensors[name], b=tensors[named.b[path]], scale=scales[path].factor)
         for path, name in named.a.items()
     }
-    scaled, scale_changes = _unify_scales(original, adapter.config)
+    scaled = _unify_scales(original)
     padded, rank, alpha, rank_changes = _unify_ranks(scaled, adapter.config, tensor_parallel)
     filled = fill_layers(padded, base_modules)
     converted = _convert(filled, dtype)
@@ -108,7 +108,7 @@ def rewrite_adapter(
         original=original,
         changes=(
             *_file_changes(adapter, named),
-            *scale_changes,
+            *_scale_changes(original, scaled, adapter.config, alpha),
             *rank_changes,
             *_layer_changes(original, filled),
             *_dtype_changes(filled, dtype),
@@ -117,26 +117,9 @@ def rewrite_adapter(
     )
 
 
-def _unify_scales(modules: Modules, config: AdapterConfig) -> tuple[dict[str, LoraModule], list[Change]]:
-    scale = common_scale(modules)
-    if len({module.scale for module in modules.values()}) == 1:
-        scale = next(iter(modules.values())).scale
-    folded = fold_scales(modules, scale)
-    touched = {path: module for path, module in modules.items() if module.scale != scale}
-    rounded = [module for module in touched.values() if module.scale and not is_power_of_two(module.scale / scale)]
-    changes = []
-    if config.use_rslora:
-        changes.append("the rank-stabilised scale alpha / sqrt(r) is written as alpha / r")
-    if config.alpha_pattern:
-        changes.append("alpha_pattern is gone: every module has the one scale of the config")
-    if touched:
-        worst = max((unit_roundoff(module.b.dtype) for module in rounded), default=0.0)
-        changes.append(
-            f"lora_B of {len(touched)} of {len(modules)} modules is multiplied by its own scale over the common "
-            f"{scale:.6g}, "
-            + (f"rounded once in {len(rounded)} of them (relative error up to {worst:.2g})" if rounded else "exactly")
-        )
-    return folded, [Change(kind=ChangeKind.SCALE, message=message) for message in changes]
+def _unify_scales(modules: Modules) -> dict[str, LoraModule]:
+    scales = {module.scale for module in modules.values()}
+    return fold_scales(modules, scales.pop() if len(scales) == 1 else common_scale(modules))
 
 
 def _unify_ranks(
@@ -213,6 +196,27 @@ def _file_changes(adapter: RawAdapter, named: NamedTensors) -> list[Change]:
         message = f"{len(named.others)} LoRA biases, all zero, are left out"
         changes.append(Change(kind=ChangeKind.BIAS, message=message))
     return changes
+
+
+def _scale_changes(original: Modules, scaled: Modules, config: AdapterConfig, alpha: float) -> list[Change]:
+    scale = next(iter(scaled.values())).scale
+    touched = [module for path, module in original.items() if module.scale != scaled[path].scale]
+    rounded = [module for module in touched if module.scale and not is_power_of_two(module.scale / scale)]
+    messages = []
+    if config.use_rslora:
+        messages.append(
+            f"the rank-stabilised scale alpha / sqrt(r) is written as alpha / r: lora_alpha is {alpha:g}, and was "
+            f"{config.lora_alpha:g}"
+        )
+    if config.alpha_pattern:
+        messages.append(f"alpha_pattern is dropped: every module has the scale {scale:.6g}")
+    if touched:
+        worst = max((unit_roundoff(module.b.dtype) for module in rounded), default=0.0)
+        how = f"rounded once in {len(rounded)} of them (relative error up to {worst:.2g})" if rounded else "exactly"
+        messages.append(
+            f"lora_B of {len(touched)} of {len(original)} modules is multiplied by its own scale over {scale:.6g}, {how}"
+        )
+    return [Change(kind=ChangeKind.SCALE, message=message) for message in messages]
 
 
 def _layer_changes(original: Modules, filled: Modules) -> list[Change]:

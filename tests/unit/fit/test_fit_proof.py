@@ -133,7 +133,7 @@ def test_seed_makes_it_repeatable(make_module):
 
 def test_text_says_what_was_compared(make_module):
     text = str(prove({"q": make_module()}, {"q": make_module()}, seed=5))
-    assert "1 modules" in text
+    assert "no difference at all" in text
     assert "seed 5" in text
 
 
