@@ -64,12 +64,10 @@ class Proof:
         return not self.failures and self.modules > 0
 
     def __str__(self) -> str:
-        difference = (
-            f"the largest difference is {self.largest_error:.2g} of the output, {self.largest_share:.0%} of what rounding "
-            "may cause"
-            if self.largest_error
-            else "there is no difference at all"
-        )
+        difference = "there is no difference at all"
+        if self.largest_error:
+            share = f"{self.largest_share:.0%} of what rounding may cause"
+            difference = f"the largest difference is {self.largest_error:.2g} of the output, {share}"
         return (
             f"{self.modules} modules ({self.exact_modules} of them never rounded) compute what they did for "
             f"{self.vectors} random vectors each, seed {self.seed}: {difference}"

@@ -212,7 +212,7 @@ def _scale_changes(original: Modules, scaled: Modules, config: AdapterConfig, al
         messages.append(f"alpha_pattern is dropped: every module has the scale {scale:.6g}")
     if touched:
         worst = max((unit_roundoff(module.b.dtype) for module in rounded), default=0.0)
-        how = f"rounded once in {len(rounded)} of them (relative error up to {worst:.2g})" if rounded else "exactly"
+        how = f"rounded once in {len(rounded)} (relative error up to {worst:.2g})" if rounded else "exactly"
         messages.append(
             f"lora_B of {len(touched)} of {len(original)} modules is multiplied by its own scale over {scale:.6g}, {how}"
         )
