@@ -214,7 +214,7 @@ def _scale_changes(original: Modules, scaled: Modules, config: AdapterConfig, al
         worst = max((unit_roundoff(module.b.dtype) for module in rounded), default=0.0)
         how = f"rounded once in {len(rounded)} (relative error up to {worst:.2g})" if rounded else "exactly"
         messages.append(
-            f"lora_B of {len(touched)} of {len(original)} modules is multiplied by its own scale over {scale:.6g}, {how}"
+            f"lora_B of {len(touched)} of {len(original)} modules is multiplied by its scale over {scale:.6g}, {how}"
         )
     return [Change(kind=ChangeKind.SCALE, message=message) for message in messages]
 
