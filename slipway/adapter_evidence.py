@@ -98,6 +98,11 @@ class Evidence:
             return error
 
     @cached_property
+    def ranks(self) -> Mapping[str, int]:
+        """Ranks of the tensors by module; without modules whose tensors have none."""
+        return {path: pair.rank for path, pair in self.lora.pairs.items() if pair.rank}
+
+    @cached_property
     def zero(self) -> frozenset[str]:
         """Names of tensors that are zero throughout."""
         return frozenset(name for weights in self.weights if weights.scan for name in weights.scan.zero)

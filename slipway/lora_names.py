@@ -20,6 +20,8 @@ from typing import Final
 __all__ = ["find_renamings"]
 
 _MATRIX: Final = re.compile(r"(?P<path>[^\x00]+)\.lora_(?P<side>[AB])(?:\.(?!weight$|bias$)[\w-]+)?(?:\.weight)?")
+_PREFIX: Final = "base_model.model."
+_SUFFIXES: Final = (".lora_A.weight", ".lora_B.weight")
 _WRAPPERS: Final = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _LEADING: Final = frozenset({"base_model", "model", "module", "language_model", "text_model", "transformer"})
 
@@ -37,18 +39,22 @@ def find_renamings(names: Iterable[str], modules: Iterable[str] | None) -> Mappi
     """
     names = list(names)
     known = None if modules is None else frozenset(modules)
-    by_core = _by_core(known or ())
+    matches = {name: match for name in names if (match := _MATRIX.fullmatch(name)) is not None}
+    if known is not None:
+        matches = {name: match for name, match in matches.items() if not _is_right(name, match["path"], known)}
+    by_core = _by_core(known or ()) if matches else {}
     renamed: dict[str, str] = {}
-    for name in names:
-        match = _MATRIX.fullmatch(name)
-        if match is None:
-            continue
+    for name, match in matches.items():
         path = _resolve(match["path"], known, by_core)
-        right = f"base_model.model.{path}.lora_{match['side']}.weight"
+        right = f"{_PREFIX}{path}.lora_{match['side']}.weight"
         if path is not None and right != name:
             renamed[name] = right
     present, wanted = frozenset(names), Counter(renamed.values())
     return {name: right for name, right in renamed.items() if right not in present and wanted[right] == 1}
+
+
+def _is_right(name: str, path: str, known: frozenset[str]) -> bool:
+    return path.removeprefix(_PREFIX) in known and name.startswith(_PREFIX) and name.endswith(_SUFFIXES)
 
 
 def _resolve(path: str, known: frozenset[str] | None, by_core: Mapping[str, str | None]) -> str | None:

@@ -7,6 +7,7 @@ linear layer over all layers of a model; LoRAX loads type after type, in this or
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from slipway.base_model import BaseModel
@@ -50,6 +51,7 @@ WITHOUT_RESERVATION: Final = frozenset({"bloom"})
 """Declared to take adapters, on a path that reserves no memory for any."""
 
 
+@lru_cache(maxsize=16_384)
 def type_of(path: str, family: str) -> str | None:
     """Name the type that a module belongs to; None for one that LoRAX does not look for in this family."""
     ending = next((end for end in FAMILIES.get(family, ()) if path == end or path.endswith("." + end)), None)

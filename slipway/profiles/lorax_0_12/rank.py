@@ -31,12 +31,12 @@ def rank_config(evidence: Evidence) -> Iterator[Hit]:
     if evidence.config is None or isinstance(evidence.scales, PatternError):
         return
     scales = evidence.scales
-    odd = [pair for path, pair in evidence.lora.pairs.items() if pair.rank and pair.rank != scales[path].rank]
+    odd = [path for path, rank in evidence.ranks.items() if rank != scales[path].rank]
     if odd:
-        ranks = sorted({pair.rank for pair in odd if pair.rank is not None})
+        ranks = sorted({evidence.ranks[path] for path in odd})
         yield Hit(
             where=f"{CONFIG_NAME}: r",
-            message=f"The config says rank {scales[odd[0].path].rank} and the tensors have rank "
+            message=f"The config says rank {scales[odd[0]].rank} and the tensors have rank "
             f"{', '.join(map(str, ranks[:5]))} in {len(odd):,} of {len(evidence.lora.pairs):,} modules. LoRAX scales "
             "by lora_alpha over the config's rank, so that the adapter is too strong or too weak. Correct r, after "
             "finding out what was trained.",
@@ -174,7 +174,7 @@ def rank_padding_reload(evidence: Evidence) -> Iterator[Hit]:
 def rank_no_kernel(evidence: Evidence) -> Iterator[Hit]:
     """A rank per GPU without a kernel: it loads, and then every batch that it is in fails."""
     parallel = evidence.server.tensor_parallel
-    ranks = sorted({rank for rank in _all_ranks(evidence) if not has_rank_kernel(rank, parallel)})
+    ranks = sorted(rank for rank in set(evidence.ranks.values()) if not has_rank_kernel(rank, parallel))
     if ranks:
         shown_ranks = ", ".join(map(str, ranks[:5])) + (" and more" if len(ranks) > 5 else "")
         yield Hit(
@@ -189,7 +189,7 @@ def rank_no_kernel(evidence: Evidence) -> Iterator[Hit]:
 def rank_slow(evidence: Evidence) -> Iterator[Hit]:
     """A rank above all kernels: served by a loop in PyTorch."""
     limit = LARGEST_KERNEL_RANK * evidence.server.tensor_parallel
-    largest = max(_all_ranks(evidence), default=0)
+    largest = max(evidence.ranks.values(), default=0)
     if padded_rank(largest, evidence.server.tensor_parallel) > limit:
         yield Hit(
             where=str(largest),
@@ -201,7 +201,7 @@ def rank_slow(evidence: Evidence) -> Iterator[Hit]:
 @rule("rank.no-graph", Severity.NOTE, Prediction.OK, Fix.NONE, source="launcher: compile_max_rank")
 def rank_no_graph(evidence: Evidence) -> Iterator[Hit]:
     """A rank above those that CUDA graphs are used for."""
-    largest = max(_all_ranks(evidence), default=0)
+    largest = max(evidence.ranks.values(), default=0)
     limit = LARGEST_KERNEL_RANK * evidence.server.tensor_parallel
     if LARGEST_GRAPH_RANK < largest <= limit:
         yield Hit(
@@ -211,18 +211,14 @@ def rank_no_graph(evidence: Evidence) -> Iterator[Hit]:
         )
 
 
-def _all_ranks(evidence: Evidence) -> list[int]:
-    return [pair.rank for pair in evidence.lora.pairs.values() if pair.rank]
-
-
 def _ranks_by_type(evidence: Evidence) -> dict[str, set[int]]:
     """Ranks of what LoRAX would load, by type in its order; by the path's last part where the family is not known."""
     family = evidence.base.model_type if evidence.base is not None else ""
     ranks: dict[str, set[int]] = {}
-    for path, pair in evidence.lora.pairs.items():
+    for path, rank in evidence.ranks.items():
         kind = type_of(path, family) if family in FAMILIES else module_type(path)
-        if kind is not None and pair.rank:
-            ranks.setdefault(kind, set()).add(pair.rank)
+        if kind is not None:
+            ranks.setdefault(kind, set()).add(rank)
     order = FAMILIES.get(family, ())
     return dict(
         sorted(ranks.items(), key=lambda item: (order.index(item[0]) if item[0] in order else len(order), item[0]))
