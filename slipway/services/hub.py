@@ -1,9 +1,9 @@
 """Take adapters from the Hugging Face Hub.
 
 The revision is resolved to a commit first, and every file is taken at that commit. Sizes and digests come with the
-commit, so each file is checked as it arrives: SHA-256 for large files, git's blob id for small ones. The bytes go
-through huggingface_hub's own ``http_get``, with its session, proxies and token rules, straight into the store; its
-cache is not used, since the store is one.
+commit, so each file is checked as it arrives: SHA-256 for large files, git's blob id for small ones. The bytes come
+through huggingface_hub's session, with its proxies and token rules, and go straight into the store; the library's cache
+is not used, since the store is one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from slipway.adapter_config import CONFIG_NAME
 from slipway.errors import AdapterNotFoundError, SourceError, SourceUnavailableError
 from slipway.services.adapter_files import LOOKED_FOR, is_adapter_file, looks_like_whole_model
 from slipway.services.foreign_errors import HubFailure, classify_hub_error, hub_error_types
+from slipway.services.hub_body import RangeIgnoredError, open_body
 from slipway.services.inflow import Inflow
 from slipway.services.stage import Stage
 from slipway.services.store import BundleStore
@@ -141,7 +142,7 @@ class _Pull:
                     self._transfer.arrived(kept + inflow.start)
                     self._fetch(commit, file, inflow)
                     taken = inflow.finish()
-            except _RangeIgnoredError:
+            except RangeIgnoredError:
                 stage.forget(file.name)
                 continue
             is_whole = file.size_bytes in {None, taken.size_bytes}
@@ -159,22 +160,15 @@ class _Pull:
     def _fetch(self, commit: str, file: _RemoteFile, inflow: Inflow) -> None:
         """Fetch what is missing of a file, going on after connections that break."""
         from huggingface_hub import hf_hub_url  # noqa: PLC0415  # as above
-        from huggingface_hub.file_download import http_get  # noqa: PLC0415
-        from huggingface_hub.utils import build_hf_headers  # noqa: PLC0415
 
         url = hf_hub_url(self._uri.location, file.name, revision=commit, endpoint=self._endpoint)
         failures, before = 0, inflow.arrived_bytes
         while file.size_bytes != inflow.arrived_bytes:
             try:
-                with self._translated():
-                    http_get(
-                        url,
-                        _Sink(inflow, self._transfer),
-                        resume_size=inflow.arrived_bytes,
-                        headers=build_hf_headers(),
-                        expected_size=file.size_bytes,
-                        _tqdm_bar=_NoBar(),
-                    )
+                with self._translated(), open_body(url, inflow.arrived_bytes) as chunks:
+                    for chunk in chunks:
+                        inflow.write(inflow.arrived_bytes, chunk)
+                        self._transfer.add(len(chunk))
             except SourceUnavailableError:
                 failures = 1 if inflow.arrived_bytes > before else failures + 1
                 before = inflow.arrived_bytes
@@ -251,35 +245,3 @@ class _GitBlob:
         self._sha1 = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
         self.update = self._sha1.update
         self.hexdigest = self._sha1.hexdigest
-
-
-class _RangeIgnoredError(Exception):
-    """The server sends a file from its start although we asked for the rest, and the library wants to begin anew."""
-
-
-class _Sink:
-    """What ``http_get`` writes to: a file object as far as it looks."""
-
-    def __init__(self, inflow: Inflow, transfer: Transfer) -> None:
-        self._inflow, self._transfer = inflow, transfer
-
-    def write(self, data: bytes) -> int:
-        self._inflow.write(self._inflow.arrived_bytes, data)
-        self._transfer.add(len(data))
-        return len(data)
-
-    def tell(self) -> int:
-        return self._inflow.arrived_bytes
-
-    def seek(self, _offset: int, _whence: int = 0) -> int:
-        raise _RangeIgnoredError
-
-    def truncate(self, _size: int | None = None) -> int:
-        raise _RangeIgnoredError
-
-
-class _NoBar:
-    """In place of the library's progress bar, which would write over ours."""
-
-    def update(self, _count: int) -> None:
-        pass

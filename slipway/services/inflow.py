@@ -1,9 +1,9 @@
 """Take one file in as it arrives: written at any offset, hashed and flushed to disk right behind the writers.
 
-A thread follows the writers. It reads what has arrived from the page cache in order, so that the digest is there soon
-after the last byte, and from time to time flushes to disk and notes how far it is. What is noted is on disk: a download
-that was cut, by a kill or by a power failure, goes on from there. A note also says which version of the remote file it
-is about; bytes of two versions never meet.
+Two threads follow the writers, so that little is left to do after the last byte. One reads what has arrived from the
+page cache, in order, and hashes it. The other flushes it to disk and notes how far that is: a download that was cut, by
+a kill or by a power failure, goes on from there. A note also says which version of the remote file it is about; bytes
+of two versions never meet.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -25,8 +24,8 @@ from slipway.services.staging import writing
 
 __all__ = ["Checksum", "Inflow", "Note", "read_note"]
 
-FLUSH_BYTES: Final = 32 << 20
-"""Between two flushes: what a cut download fetches again at most, besides what was in flight."""
+FLUSH_BYTES: Final = 16 << 20
+"""Flushed at once: what a cut download fetches again at most, besides what was in flight."""
 
 
 class Checksum(Protocol):
@@ -87,15 +86,19 @@ class Inflow:
             usable = note is not None and note.version == version and note.flushed_bytes <= size
             self.start = note.flushed_bytes if note is not None and usable else 0
             os.ftruncate(self._descriptor, self.start)
-        self._frontier = self._flushed = self.start
+        self._frontier = self.start
         self._beyond: dict[int, int] = {}
         self._changed = threading.Condition()
         self._ended = self._abandoned = False
         self._failure: OSError | None = None
-        self._thread = threading.Thread(target=self._follow, name="slipway-inflow", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"slipway-{name}", daemon=True)
+            for name, work in (("hash", self._hash), ("flush", self._flush))
+        ]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
@@ -128,7 +131,7 @@ class Inflow:
             self._beyond[offset] = position
             while self._frontier in self._beyond:
                 self._frontier = self._beyond.pop(self._frontier)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def finish(self) -> AdapterFile:
         """Wait for the hash, flush, and make the file read-only.
@@ -149,40 +152,39 @@ class Inflow:
     def _join(self) -> None:
         with self._changed:
             self._ended = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    def _follow(self) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            with self._path.open("rb", buffering=0) as file:
-                self._feed(file, memoryview(bytearray(BLOCK_BYTES)))
+            work()
         except OSError as error:
             self._failure = error
 
-    def _feed(self, file: FileIO, buffer: memoryview) -> None:
+    def _hash(self) -> None:
+        buffer = memoryview(bytearray(BLOCK_BYTES))
         position = 0
-        while True:
-            with self._changed:
-                while position == self._frontier and not self._ended:
-                    self._changed.wait()
-                until = self._frontier
-            if self._abandoned:
-                self._flush(until)
-                return
-            if position == until:
-                return
-            length = file.readinto(buffer[: min(BLOCK_BYTES, until - position)]) or 0
-            for checksum in self._fed:
-                checksum.update(buffer[:length])
-            position += length
-            if position - self._flushed >= FLUSH_BYTES:
-                self._flush(position)
+        with self._path.open("rb", buffering=0) as file:
+            while (until := self._wait_beyond(position)) > position and not self._abandoned:
+                length = file.readinto(buffer[: min(BLOCK_BYTES, until - position)]) or 0
+                for checksum in self._fed:
+                    checksum.update(buffer[:length])
+                position += length
 
-    def _flush(self, until: int) -> None:
-        if until > self._flushed:
+    def _flush(self) -> None:
+        flushed = self.start
+        while (until := self._wait_beyond(flushed + FLUSH_BYTES)) > flushed:
             os.fsync(self._descriptor)
-            self._flushed = until
+            flushed = until
             self._write_note(Note(version=self._version, flushed_bytes=until))
+
+    def _wait_beyond(self, position: int) -> int:
+        """Wait until more than ``position`` bytes are here, or no more come; returns how many there are."""
+        with self._changed:
+            while self._frontier <= position and not self._ended:
+                self._changed.wait()
+            return self._frontier
 
     def _write_note(self, note: Note) -> None:
         """Write aside and rename: a note is there as a whole or not at all."""

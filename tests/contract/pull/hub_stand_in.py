@@ -98,6 +98,7 @@ class HubStandIn:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes
     hub: HubStandIn
 
     def do_HEAD(self) -> None:
@@ -209,22 +210,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_bytes(self, content: bytes | Path, start: int, stop: int) -> None:
         faults = self.hub.faults
         if isinstance(content, Path):
-            self.wfile.flush()
             with content.open("rb") as file:
-                self.connection.sendfile(file, start, stop - start)
-        else:
-            for at in range(start, stop, 1 << 18):
-                data = bytearray(content[at : min(at + (1 << 18), stop)])
-                if faults.flips_a_byte:
-                    data[0] ^= 1
-                self.wfile.write(data)
-                if faults.seconds_per_megabyte:
-                    threading.Event().wait(faults.seconds_per_megabyte * len(data) / 1e6)
-                with self.hub.lock:
-                    self.hub.file_bytes += len(data)
+                file.seek(start)
+                while start < stop:
+                    start += self._count(file.read(min(1 << 18, stop - start)))
             return
+        for at in range(start, stop, 1 << 18):
+            data = bytearray(content[at : min(at + (1 << 18), stop)])
+            if faults.flips_a_byte:
+                data[0] ^= 1
+            self._count(data)
+            if faults.seconds_per_megabyte:
+                threading.Event().wait(faults.seconds_per_megabyte * len(data) / 1e6)
+
+    def _count(self, data: bytes | bytearray) -> int:
+        self.wfile.write(data)
         with self.hub.lock:
-            self.hub.file_bytes += stop - start
+            self.hub.file_bytes += len(data)
+        return len(data)
 
     def _send_json(self, document: object) -> None:
         self._send(200, {"Content-Type": "application/json"}, json.dumps(document).encode())
