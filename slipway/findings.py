@@ -6,15 +6,18 @@ at (``adapter_evidence``) and by which rules (``rules``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from slipway.tensors import shown
 
-__all__ = ["Finding", "Fix", "InspectionVerdict", "Prediction", "Severity", "judge", "listed", "predict"]
+__all__ = ["Finding", "Fix", "InspectionVerdict", "Prediction", "Severity", "judge", "listed", "plainly", "predict"]
 
 _LISTED_NAMES = 3
+_PLAIN_NAMES = 12
+_PLAIN = re.compile(r"[\w. -]{1,40}", re.ASCII)
 
 
 class Severity(StrEnum):
@@ -94,3 +97,11 @@ def listed(names: Iterable[str]) -> str:
     names = list(names)
     rest = len(names) - _LISTED_NAMES
     return ", ".join(map(shown, names[:_LISTED_NAMES])) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def plainly(names: Iterable[object]) -> str:
+    """List names of types and ranks without quotes where they need none, and count the rest of many."""
+    texts = [str(name) for name in names]
+    rest = len(texts) - _PLAIN_NAMES
+    kept = [text if _PLAIN.fullmatch(text) else shown(text) for text in texts[:_PLAIN_NAMES]]
+    return ", ".join(kept) + (f" and {rest:,} more" if rest > 0 else "")

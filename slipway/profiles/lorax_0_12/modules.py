@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from slipway.adapter_evidence import Evidence
-from slipway.findings import Fix, Prediction, Severity, listed
+from slipway.findings import Fix, Prediction, Severity, listed, plainly
 from slipway.lora import layer_of
 from slipway.profiles.lorax_0_12.families import FAMILIES, group_by_type, served_types, type_of
 from slipway.profiles.lorax_0_12.kernels import WIDTHS
@@ -42,9 +42,9 @@ def some_layers(evidence: Evidence) -> Iterator[Hit]:
     if missing:
         lost, kept = sum(map(len, missing.values())), len(evidence.lora.pairs)
         yield Hit(
-            where=", ".join(missing),
+            where=plainly(missing),
             message=f"{lost:,} modules have no LoRA matrices on some layers while {kept:,} have. LoRAX drops each such "
-            f"type on every layer, often without a warning: {', '.join(missing)}. `slipway fit` fills the gaps with "
+            f"type on every layer, often without a warning: {plainly(missing)}. `slipway fit` fills the gaps with "
             "zeros, which changes nothing.",
         )
 
@@ -74,7 +74,7 @@ def modules_width(evidence: Evidence) -> Iterator[Hit]:
         if width is not None and (width % parallel or width // parallel not in WIDTHS)
     }
     if without:
-        widths = ", ".join(str(width) for width in sorted(without)[:5]) + (" and more" if len(without) > 5 else "")
+        widths = plainly(sorted(without))
         shared = f", shared by {parallel} GPUs," if parallel > 1 else ""
         yield Hit(
             where=listed(without.values()),

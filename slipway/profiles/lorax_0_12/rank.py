@@ -7,7 +7,7 @@ from typing import Final
 
 from slipway.adapter_config import CONFIG_NAME
 from slipway.adapter_evidence import Evidence
-from slipway.findings import Fix, Prediction, Severity, listed
+from slipway.findings import Fix, Prediction, Severity, listed, plainly
 from slipway.lora import module_type
 from slipway.lora_scale import PatternError
 from slipway.profiles.lorax_0_12.families import FAMILIES, type_of
@@ -37,7 +37,7 @@ def rank_config(evidence: Evidence) -> Iterator[Hit]:
         yield Hit(
             where=f"{CONFIG_NAME}: r",
             message=f"The config says rank {scales[odd[0]].rank} and the tensors have rank "
-            f"{', '.join(map(str, ranks[:5]))} in {len(odd):,} of {len(evidence.lora.pairs):,} modules. LoRAX scales "
+            f"{plainly(ranks)} in {len(odd):,} of {len(evidence.lora.pairs):,} modules. LoRAX scales "
             "by lora_alpha over the config's rank, so that the adapter is too strong or too weak. Correct r, after "
             "finding out what was trained.",
         )
@@ -66,7 +66,7 @@ def rank_mixed_in_type(evidence: Evidence) -> Iterator[Hit]:
         cannot = any(len({padded_rank(rank, parallel) for rank in ranks}) > 1 for ranks in mixed.values())
         yield Hit(
             prediction=Prediction.REJECT if cannot else Prediction.WRONG,
-            where=", ".join(mixed),
+            where=plainly(mixed),
             message=f"Layers of one type have several ranks: {_listed_ranks(mixed)}. "
             + ("LoRAX cannot stack them and answers 424. " if cannot else "LoRAX scales them by one. ")
             + "`slipway fit` fills them up to one rank with zeros.",
@@ -80,7 +80,7 @@ def rank_mixed_across_types(evidence: Evidence) -> Iterator[Hit]:
     odd = {kind: ranks for kind, ranks in by_type.items() if len(ranks) == 1 and stated not in ranks}
     if evidence.readable_config.rank_pattern and odd and not isinstance(evidence.scales, PatternError):
         yield Hit(
-            where=", ".join(odd),
+            where=plainly(odd),
             message=f"These types have another rank than the config's {stated}: {_listed_ranks(odd)}. LoRAX scales "
             "them by lora_alpha over the config's rank. `slipway fit` brings all to one rank and puts the scale into "
             "lora_B.",
@@ -146,7 +146,7 @@ def rank_padding(evidence: Evidence) -> Iterator[Hit]:
     if padded and len(types) > 1:
         rank, wider = next(iter(padded.items()))
         yield Hit(
-            where=", ".join(map(str, padded)),
+            where=plainly(padded),
             message=f"LoRAX pads rank {rank} to {wider}{_on(evidence)}, writes that into its config after the first "
             f"type, and scales the other {len(types) - 1} types by {rank}/{wider} of what was trained. `slipway fit` "
             "pads with zeros and corrects the scale.",
@@ -160,7 +160,7 @@ def rank_padding_reload(evidence: Evidence) -> Iterator[Hit]:
     if padded and len(types) == 1:
         rank, wider = next(iter(padded.items()))
         yield Hit(
-            where=", ".join(map(str, padded)),
+            where=plainly(padded),
             message=f"LoRAX pads rank {rank} to {wider}{_on(evidence)} and keeps that in its config, so that it may "
             f"scale by {rank}/{wider} of what was trained after it has evicted the adapter and loads it again. "
             "`slipway fit` pads with zeros and corrects the scale.",
@@ -176,7 +176,7 @@ def rank_no_kernel(evidence: Evidence) -> Iterator[Hit]:
     parallel = evidence.server.tensor_parallel
     ranks = sorted(rank for rank in set(evidence.ranks.values()) if not has_rank_kernel(rank, parallel))
     if ranks:
-        shown_ranks = ", ".join(map(str, ranks[:5])) + (" and more" if len(ranks) > 5 else "")
+        shown_ranks = plainly(ranks)
         yield Hit(
             where=shown_ranks,
             message=f"LoRAX has no kernel for rank {shown_ranks}{_on(evidence)}. The adapter loads, and then every "
@@ -232,7 +232,7 @@ def _padded_ranks(evidence: Evidence) -> dict[int, int]:
 
 
 def _listed_ranks(ranks: dict[str, set[int]]) -> str:
-    return ", ".join(
+    return plainly(
         f"{kind} {min(found)}" + (f" to {max(found)}" if len(found) > 1 else "") for kind, found in ranks.items()
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from slipway.adapter_evidence import Evidence
-from slipway.findings import Fix, Prediction, Severity, listed
+from slipway.findings import Fix, Prediction, Severity, listed, plainly
 from slipway.lora import LoraPair, OtherKind, layer_of, module_type
 from slipway.rules import Hit, Rule, rule
 from slipway.tensors import Header, Tensor, shown
@@ -94,7 +94,7 @@ def tensors_unpaired(evidence: Evidence) -> Iterator[Hit]:
     """A matrix without its partner: LoRAX drops that module's type on every layer."""
     unpaired = [pair for pair in evidence.lora.pairs.values() if pair.a is None or pair.b is None]
     if unpaired:
-        types = ", ".join(sorted({module_type(pair.path) for pair in unpaired}))
+        types = plainly(sorted({module_type(pair.path) for pair in unpaired}))
         yield Hit(
             where=listed(pair.path for pair in unpaired),
             message=f"{len(unpaired):,} modules have only one of lora_A and lora_B. LoRAX drops their whole type, on "
