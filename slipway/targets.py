@@ -109,7 +109,7 @@ class Server(_Strict):
 
     profile: str = "lorax-0.12"
     """The server version, as ``slipway inspect --profile`` takes it."""
-    tensor_parallel: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
     """GPUs that share the model (``--num-shard``)."""
     gpu_memory_gb: float | None = Field(default=None, gt=0)
     """Memory of one GPU in 10^9 bytes; without it nothing is said about memory."""

@@ -46,7 +46,7 @@ async def fit(
     *,
     base: str,
     out: Path,
-    tensor_parallel: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    tensor_parallel: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=64))] = 1,
     dtype: Literal["bfloat16", "float16"] | None = None,
     profile: str = DEFAULT_PROFILE,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
