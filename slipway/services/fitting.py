@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import FileIO
@@ -79,9 +78,8 @@ def fit_bundle(
         ConfigurationError: The weights are a pickle and torch is not installed.
         StoreError: The bundle cannot be read, or the store cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="slipway-fit-") as temporary:
-        scratch = Path(temporary)
-        adapter = _read(bundle, scratch)
+    with store.stage() as stage:
+        adapter = _read(bundle, stage.scratch)
         if isinstance(adapter, Refused):
             return adapter
         rewritten = rewrite_adapter(
@@ -89,13 +87,12 @@ def fit_bundle(
         )
         if isinstance(rewritten, Refused):
             return rewritten
-        with store.stage() as stage:
-            _write(rewritten, stage, scratch, derived_from=bundle.digest)
-            seed = int(bundle.digest.removeprefix("sha256:")[:8], 16)
-            proof = _prove(rewritten, stage.directory, seed=seed, tensor_parallel=tensor_parallel)
-            if isinstance(proof, Refused):
-                return proof
-            fitted = store.commit(stage, uri=bundle.uri, resolved_revision=bundle.resolved_revision)
+        _write(rewritten, stage, derived_from=bundle.digest)
+        seed = int(bundle.digest.removeprefix("sha256:")[:8], 16)
+        proof = _prove(rewritten, stage.directory, seed=seed, tensor_parallel=tensor_parallel)
+        if isinstance(proof, Refused):
+            return proof
+        fitted = store.commit(stage, uri=bundle.uri, resolved_revision=bundle.resolved_revision)
     return Fitted(
         bundle=fitted,
         derived_from=bundle.digest,
@@ -148,18 +145,18 @@ def _map(path: Path, header: Header) -> dict[str, Matrix]:
     return matrices
 
 
-def _write(rewritten: Rewritten, stage: Stage, scratch: Path, *, derived_from: Digest) -> None:
+def _write(rewritten: Rewritten, stage: Stage, *, derived_from: Digest) -> None:
     metadata = {
         "format": "pt",
         "derived_from": derived_from,
         "fitted": ",".join(change.kind for change in rewritten.changes),
     }
-    _add(stage, CONFIG_NAME, [config_bytes(rewritten.config)], scratch)
-    _add(stage, WEIGHTS_NAME, safetensors_blocks(rewritten.tensors, metadata), scratch)
+    _add(stage, CONFIG_NAME, [config_bytes(rewritten.config)])
+    _add(stage, WEIGHTS_NAME, safetensors_blocks(rewritten.tensors, metadata))
 
 
-def _add(stage: Stage, name: str, blocks: Iterable[bytes | memoryview], scratch: Path) -> None:
-    path = scratch / f"new-{name}"
+def _add(stage: Stage, name: str, blocks: Iterable[bytes | memoryview]) -> None:
+    path = stage.scratch / f"new-{name}"
     try:
         with path.open("wb") as file:
             file.writelines(blocks)
@@ -168,7 +165,7 @@ def _add(stage: Stage, name: str, blocks: Iterable[bytes | memoryview], scratch:
         path.unlink()
     except OSError as error:
         raise StoreError(
-            f"{path} cannot be written: {error.strerror}.", fix="Free some space, or set TMPDIR to another disk."
+            f"{path} cannot be written: {error.strerror}.", fix="Free some space, or set SLIPWAY_HOME to another disk."
         ) from error
 
 
