@@ -172,7 +172,7 @@ def _flag(value: object) -> bool:
 def _rank(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError
-    if value < 1:
+    if value < 1 or not math.isfinite(value):  # or OverflowError, for one that no float can hold
         raise ValueError
     return value
 

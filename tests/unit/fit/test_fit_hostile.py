@@ -27,7 +27,7 @@ patterns = st.dictionaries(
 configs = st.fixed_dictionaries(
     {},
     optional={
-        "r": st.one_of(st.sampled_from([1, 3, 8]), odd_numbers),
+        "r": st.one_of(st.sampled_from([1, 3, 8, 10**400]), odd_numbers),
         "lora_alpha": odd_numbers,
         "rank_pattern": st.one_of(patterns, odd_values),
         "alpha_pattern": st.one_of(patterns, odd_values),
@@ -85,3 +85,12 @@ def test_odd_names_are_quoted(rewrite, name):
     )
     assert isinstance(answer, Refused)
     assert all(reason.isprintable() and len(reason) < 1000 for reason in answer.reasons)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"r": 10**400, "lora_alpha": 16.5}, {"r": 10**400, "use_rslora": True}, {"rank_pattern": {"q_proj": 10**400}}],
+)
+def test_ranks_beyond_all_numbers_are_refused(rewrite, config):
+    tensors = {Q.format(0, side): np.ones(shape) for side, shape in (("A", (8, 32)), ("B", (32, 8)))}
+    assert isinstance(rewrite(tensors, **config), Refused)
