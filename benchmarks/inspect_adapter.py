@@ -58,9 +58,8 @@ import json, resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import inspect_adapter as here
-bundle, base, profile = here.bundle_of(Path(sys.argv[1])), here.base_model(), here.find_profile("lorax-0.12")
-import tempfile, numpy
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+bundle, base, profile = here.bundle_of(Path(sys.argv[1])), here.base_model(), here.find_profile("lorax-0.12")
 here.inspect_bundle(bundle, base, profile)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
@@ -226,7 +225,9 @@ def main() -> int:
         )
     return print_bounds(
         [
-            Bound(name="inspect over hashlib, warm", value=paired_ratio(warm["inspect"], warm["hashlib"]), limit=SHA_RATIO),
+            Bound(
+                name="inspect over hashlib, warm", value=paired_ratio(warm["inspect"], warm["hashlib"]), limit=SHA_RATIO
+            ),
             Bound(
                 name="inspect over plain read, cold",
                 value=paired_ratio(cold["inspect, cold"], cold["read, cold"]),
@@ -237,7 +238,9 @@ def main() -> int:
                 value=paired_ratio(peft["inspect, beside PEFT"], peft["PeftModel, meta device"]),
                 limit=1 / PEFT_SPEEDUP,
             ),
-            Bound(name="peak memory above imports", value=memory / (1 << 20), limit=MEMORY_BYTES / (1 << 20), unit=" MiB"),
+            Bound(
+                name="peak memory above imports", value=memory / (1 << 20), limit=MEMORY_BYTES / (1 << 20), unit=" MiB"
+            ),
             Bound(
                 name="slipway inspect PATH, whole process",
                 value=statistics.median(processes["slipway inspect PATH"]),
