@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from slipway.configs import ConfigKind, find_config
 from slipway.home import resolve_home
 from slipway.ledger import Outcome
 from slipway.release import ReleaseOutcome
@@ -40,6 +41,7 @@ class Act:
     Attributes:
         title: What is tried, for the audience.
         adapter: Folder under the sandbox's adapters; empty for a rollback.
+        claims: Server profile that the target's file names instead of the right one, if any.
         expected: How it must end.
         point: What it shows.
     """
@@ -48,6 +50,7 @@ class Act:
     adapter: str
     expected: Outcome
     point: str
+    claims: str = ""
 
 
 ACTS = (
@@ -76,10 +79,17 @@ ACTS = (
         point="found in the file; nothing was uploaded and no GPU second was paid",
     ),
     Act(
-        title="A version that LoRAX would accept and silently ignore",
+        title="A version that LoRAX would apply at a quarter of its strength (rsLoRA)",
+        adapter="translate-rslora",
+        expected=Outcome.PROMOTED,
+        point="rewritten without losing a bit, proven to compute the same, and only then uploaded",
+    ),
+    Act(
+        title="A target file that promises another server than the one that is running",
         adapter="silently-ignored",
         expected=Outcome.HELD,
-        point="the server answered 200 with the base model's words; the live proof saw it",
+        point="no file was wrong, and LoRAX answered 200 with the base model's words; the live proof saw it",
+        claims="peft",
     ),
     Act(
         title="Second thoughts: roll back",
@@ -198,12 +208,21 @@ async def play(act: Act, stage: Stage) -> ActResult:
 
     began = time.monotonic()
     if act.adapter:
+        target = _target_claiming(act.claims, stage.directory) if act.claims else "sandbox"
         outcome = await release(
-            adapter=str(stage.adapters / act.adapter), name=NAME, target="sandbox", suite=NAME, gate="demo"
+            adapter=str(stage.adapters / act.adapter), name=NAME, target=target, suite=NAME, gate="demo"
         )
     else:
         outcome = await rollback(name=NAME, target="sandbox")
     return ActResult(act=act, outcome=outcome, seconds=time.monotonic() - began)
+
+
+def _target_claiming(profile: str, directory: Path) -> str:
+    """Write a target file that names the sandbox's servers wrongly, as after an update of one and not of the other."""
+    path = directory / f"sandbox-as-{profile}.yaml"
+    right = find_config(ConfigKind.TARGET, "sandbox").read_text(encoding="utf-8")
+    path.write_text(f"{right}server:\n  profile: {profile}\n", encoding="utf-8")
+    return str(path)
 
 
 def _answers(url: str) -> bool:

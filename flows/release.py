@@ -1,4 +1,4 @@
-"""Release one adapter: pull, inspect, upload, attach or deploy, prove live, evaluate, gate, promote.
+"""Release one adapter: pull, inspect, fit, upload, attach or deploy, prove live, evaluate, gate, promote.
 
 Held is an outcome and no failure: the run ends in a state of that name, with the reasons. A run fails when something
 could not be known or done; repeated with the same parameters it continues where it stopped.
@@ -15,11 +15,13 @@ from prefect.input import RunInput
 from prefect.utilities.annotations import quote
 
 from slipway.findings import InspectionVerdict
+from slipway.fit.wanted import wants_fit
 from slipway.gate import Decision
 from slipway.ledger import Outcome, Promotion
 from slipway.release import ReleaseOutcome, plan_release
 from tasks.dossier import Dossier
 from tasks.evaluation import decide_verdict, evaluate_arms, recorded_results
+from tasks.fitting import Refused, fit_adapter
 from tasks.inspection import base_to_serve, inspect_adapter
 from tasks.labels import label_run
 from tasks.ledger import as_published, champion_before, created_deployments, current_champion, open_release
@@ -77,9 +79,8 @@ async def release(  # noqa: PLR0917  # a flow's parameters become a form; Prefec
     if champion is not None and champion.digest == bundle.digest:
         return await conclude(dossier, *await _recall(dossier, champion))
 
-    dossier.inspection = await inspect_adapter(bundle, target=plan.target, base_model=base_model, release_id=record.id)
-    if dossier.inspection.verdict is not InspectionVerdict.SERVABLE:
-        return await conclude(dossier, Outcome.REFUSED, dossier.inspection.reasons)
+    if reasons := await _make_servable(dossier):
+        return await conclude(dossier, Outcome.REFUSED, reasons)
 
     try:
         outcome, reasons = await _try_out(dossier, approved=approved)
@@ -91,12 +92,30 @@ async def release(  # noqa: PLR0917  # a flow's parameters become a form; Prefec
     return await conclude(dossier, outcome, reasons)
 
 
+async def _make_servable(dossier: Dossier) -> tuple[str, ...]:
+    """Inspect, fit what fitting mends, inspect again. Gives the reasons against the adapter; none if it is servable."""
+    known: dict[str, Any] = {
+        "target": dossier.plan.target,
+        "base_model": dossier.base_model,
+        "release_id": dossier.release_id,
+    }
+    inspection = dossier.inspection = await inspect_adapter(dossier.bundle, **known)
+    if wants_fit(inspection):
+        fitted = await fit_adapter(dossier.bundle, **known)
+        if not isinstance(fitted, Refused):
+            dossier.fitted = fitted
+            inspection = dossier.fitted_inspection = await inspect_adapter(fitted.bundle, **known)
+        elif inspection.verdict is not InspectionVerdict.SERVABLE:
+            return fitted.reasons
+    return () if inspection.verdict is InspectionVerdict.SERVABLE else inspection.reasons
+
+
 async def _try_out(dossier: Dossier, *, approved: bool) -> tuple[Outcome, tuple[str, ...]]:
     """Everything that happens on the target."""
     plan, release_id = dossier.plan, dossier.release_id
     there: dict[str, Any] = {"target": plan.target, "target_name": plan.target_name, "release_id": release_id}
 
-    adapter = dossier.adapter = await upload_adapter(dossier.bundle, name=plan.name, **there)
+    adapter = dossier.adapter = await upload_adapter(dossier.servable, name=plan.name, **there)
     deployment = dossier.deployment = await serve_base(base_model=dossier.base_model, **there)
     proof = dossier.proof = await prove_adapter_live(adapter, deployment, prompts=plan.suite.sample_prompts(), **there)
     if not proof.is_live:

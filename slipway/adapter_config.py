@@ -17,7 +17,14 @@ from typing import Any, Final
 from slipway.errors import StoreError
 from slipway.tensors import shown
 
-__all__ = ["CONFIG_NAME", "AdapterConfig", "ConfigProblem", "parse_adapter_config", "read_adapter_config"]
+__all__ = [
+    "CONFIG_NAME",
+    "MAX_CONFIG_BYTES",
+    "AdapterConfig",
+    "ConfigProblem",
+    "parse_adapter_config",
+    "read_adapter_config",
+]
 
 CONFIG_NAME: Final = "adapter_config.json"
 
@@ -68,6 +75,10 @@ class AdapterConfig:
     trainable_token_indices: bool = False
     """Whether any are named; which ones does not matter to a server that ignores them."""
     target_parameters: tuple[str, ...] | None = None
+    auto_mapping: str = ""
+    """Class of the model that it was trained on, where PEFT wrote it down."""
+    variants: tuple[str, ...] = ()
+    """Keys set in the file that make PEFT compute something else than a plain sum, DoRA aside."""
     present: frozenset[str] = frozenset()
     problems: tuple[ConfigProblem, ...] = ()
 
@@ -104,7 +115,8 @@ def parse_adapter_config(text: bytes) -> AdapterConfig | ConfigProblem:
                 values[key] = reader(members[key])
             except (TypeError, ValueError, OverflowError):
                 problems.append(ConfigProblem(key=key, message=f"{_excerpt(members[key])} is not {expected}"))
-    return AdapterConfig(**values, present=frozenset(members), problems=tuple(problems))
+    variants = tuple(sorted(key for key in _VARIANTS if members.get(key)))
+    return AdapterConfig(**values, variants=variants, present=frozenset(members), problems=tuple(problems))
 
 
 def _parse_json(text: bytes) -> dict[str, object] | ConfigProblem:
@@ -160,7 +172,7 @@ def _flag(value: object) -> bool:
 def _rank(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError
-    if value < 1:
+    if value < 1 or not math.isfinite(value):  # or OverflowError, for one that no float can hold
         raise ValueError
     return value
 
@@ -224,6 +236,11 @@ def _any(value: object) -> bool:
     return bool(value)
 
 
+def _model_class(value: object) -> str:
+    found = value.get("base_model_class") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 _FIELDS: Final[Mapping[str, tuple[Callable[[object], Any], str]]] = {
     "peft_type": (_upper, "the name of a PEFT method"),
     "task_type": (_optional_text, "a text"),
@@ -247,4 +264,10 @@ _FIELDS: Final[Mapping[str, tuple[Callable[[object], Any], str]]] = {
     "layer_replication": (_pairs, "a list of pairs of layer numbers"),
     "trainable_token_indices": (_any, ""),
     "target_parameters": (_texts, "a list of texts"),
+    "auto_mapping": (_model_class, ""),
 }
+
+_VARIANTS: Final = frozenset(
+    {"alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "use_bdlora", "use_qalora"}
+)
+"""Not ``velora_config``: it changes how gradients are computed, and nothing afterwards."""

@@ -1,7 +1,8 @@
 """What an adapter has to fit: the facts of a base model, never its weights.
 
-Facts come from a model's directory, from a facts file (``configs/bases/*.json``), or from ``config.json`` on the Hub.
-Leaves to others: the network (``services.hub_config``) and what follows for an adapter (``profiles``).
+Facts come from a model's directory, from a facts file (``configs/bases/*.json``), or from the Hub: ``config.json`` and
+the headers of the weights. Leaves to others: the network (``services.hub_config``, ``services.hub_headers``) and what
+follows for an adapter (``profiles``).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def resolve_base(text: str, *, bases_directory: Path) -> BaseModel:
 
     Raises:
         ConfigurationError: The text is none of these, or the file or directory cannot be used.
-        SourceError: The Hub does not give the model's ``config.json``.
+        SourceError: The Hub does not give the model's ``config.json`` or the headers of its weights.
     """
     path = Path(text).expanduser()
     if text and path.is_dir():
@@ -125,9 +126,7 @@ def resolve_base(text: str, *, bases_directory: Path) -> BaseModel:
             + (", ".join(sorted(base.id for base in known)) or f"none yet in {bases_directory}")
             + ".",
         )
-    from slipway.services.hub_config import fetch_base_config  # noqa: PLC0415  # most calls never need the Hub
-
-    return _from_config(_read_config(fetch_base_config(match[1], match[2] or None)), model_id=match[1])
+    return _read_hub_model(match[1], match[2] or None)
 
 
 def read_facts(path: Path) -> BaseModel:
@@ -155,6 +154,16 @@ def read_base_directory(directory: Path, *, model_id: str = "") -> BaseModel:
             f"{directory} is not a base model: it has no config.json.", fix="Give the directory that has it."
         )
     return _from_config(_read_config(config_path), model_id=model_id, headers=tuple(_read_headers(directory)))
+
+
+def _read_hub_model(model_id: str, revision: str | None) -> BaseModel:
+    """Read ``config.json`` and the headers of the weights, all at the commit that the former was found at."""
+    from slipway.services.hub_config import fetch_base_config  # noqa: PLC0415  # most calls never need the Hub
+    from slipway.services.hub_headers import fetch_base_headers  # noqa: PLC0415
+
+    path = fetch_base_config(model_id, revision)
+    commit = path.parent.name  # the Hub's cache keeps files in snapshots/COMMIT
+    return _from_config(_read_config(path), model_id=model_id, headers=fetch_base_headers(model_id, commit))
 
 
 def _read_all(directory: Path) -> Iterator[BaseModel]:

@@ -7,7 +7,8 @@ reasons and is returned, never raised.
     ├── ConfigurationError            the request is wrong: usage, a missing name, a bad file
     │   └── ConfigFileError           ... with file, line and key
     ├── SourceError                   the adapter cannot be fetched
-    │   └── AdapterNotFoundError      ... because there is none at that address
+    │   ├── AdapterNotFoundError      ... because there is none at that address
+    │   └── SourceUnavailableError    ... because the source is not reached or fails (transient)
     ├── StoreError                    the local store cannot be read or written (disk full, read-only)
     ├── ServiceError                  a remote service did not do what was asked
     │   ├── AuthenticationError       401, 403
@@ -51,6 +52,7 @@ __all__ = [
     "ServiceTimeoutError",
     "SlipwayError",
     "SourceError",
+    "SourceUnavailableError",
     "StoreError",
     "TransientError",
     "UnavailableError",
@@ -119,6 +121,10 @@ class AdapterNotFoundError(SourceError):
     """There is no adapter at that address."""
 
     exit_code = 2
+
+
+class SourceUnavailableError(SourceError, TransientError):
+    """The source is not reached, or fails in a way that may pass."""
 
 
 class StoreError(SlipwayError):

@@ -1,7 +1,6 @@
 """Inspect a bundle: read what is there, ask a server profile's rules, and say what the server would do.
 
-Reads headers and, once, all bytes of the weights. Leaves to others: the rules (``profiles``) and showing
-(``inspection_view``).
+Leaves to others: reading (``adapter_evidence``), the rules (``profiles``) and showing (``inspection_view``, ``sarif``).
 """
 
 from __future__ import annotations
@@ -12,24 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from slipway.adapter import Bundle
-from slipway.adapter_config import CONFIG_NAME, AdapterConfig, read_adapter_config
+from slipway.adapter_config import AdapterConfig
+from slipway.adapter_evidence import Evidence, read_evidence
 from slipway.base_model import BaseModel
-from slipway.errors import StoreError
-from slipway.findings import (
-    Evidence,
-    Finding,
-    Fix,
-    InspectionVerdict,
-    Prediction,
-    ServerProfile,
-    Severity,
-    WeightsFile,
-    judge,
-    predict,
-)
+from slipway.findings import Finding, Fix, InspectionVerdict, Prediction, Severity, judge, predict
 from slipway.lora import layer_of, module_type
-from slipway.scan import scan_file
-from slipway.tensors import Header, read_header
+from slipway.rules import ServerProfile
+from slipway.server_facts import ServerFacts
 
 __all__ = [
     "AdapterFacts",
@@ -120,18 +108,21 @@ class Inspection:
         return json.dumps(self.to_dict(), allow_nan=False)
 
 
-def inspect_bundle(bundle: Bundle, base: BaseModel | None, profile: ServerProfile) -> Inspection:
+def inspect_bundle(
+    bundle: Bundle, base: BaseModel | None, profile: ServerProfile, server: ServerFacts | None = None
+) -> Inspection:
     """Inspect an adapter.
 
     Args:
         bundle: From the store.
         base: The base model it is to be served on; without one, nothing is compared with a base.
         profile: The server version, see ``profiles.find_profile``.
+        server: The deployment; LoRAX's defaults on one GPU of unknown memory if None.
 
     Raises:
         StoreError: The bundle's files cannot be read, or are no longer what was pulled.
     """
-    evidence = read_evidence(bundle, base)
+    evidence = read_evidence(bundle, base, server)
     findings = [finding for rule in profile.rules for finding in rule(evidence)]
     findings.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
     return Inspection(
@@ -142,37 +133,6 @@ def inspect_bundle(bundle: Bundle, base: BaseModel | None, profile: ServerProfil
         verdict=judge(findings),
         findings=tuple(findings),
     )
-
-
-def read_evidence(bundle: Bundle, base: BaseModel | None = None) -> Evidence:
-    """Read everything that rules ask about.
-
-    Raises:
-        StoreError: As ``inspect_bundle``.
-    """
-    names = {file.name for file in bundle.files}
-    return Evidence(
-        bundle=bundle,
-        config=read_adapter_config(bundle.directory / CONFIG_NAME) if CONFIG_NAME in names else None,
-        weights=tuple(_read_weights(bundle)),
-        base=base,
-    )
-
-
-def _read_weights(bundle: Bundle) -> list[WeightsFile]:
-    weights: list[WeightsFile] = []
-    for file in bundle.files:
-        if file.name.endswith(".safetensors"):
-            path = bundle.directory / file.name
-            header = read_header(path)
-            scan = scan_file(path, header) if isinstance(header, Header) else None
-            if scan is not None and scan.sha256 != file.sha256:
-                raise StoreError(
-                    f"{path} has changed since it was pulled.",
-                    fix=f"Delete {bundle.directory} and pull the adapter again.",
-                )
-            weights.append(WeightsFile(file=file, header=header, scan=scan))
-    return weights
 
 
 def _facts(evidence: Evidence) -> AdapterFacts:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Kind", "Listener", "ProgressEvent", "emit", "listening"]
+__all__ = ["Kind", "Listener", "ProgressEvent", "Unit", "emit", "listening"]
 
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,13 @@ class Kind(StrEnum):
     FINISHED = "finished"
 
 
+class Unit(StrEnum):
+    """What ``ProgressEvent.done`` and ``total`` count."""
+
+    PARTS = "parts"
+    BYTES = "bytes"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProgressEvent:
     """One thing that happened to one release.
@@ -36,6 +43,8 @@ class ProgressEvent:
         done: How many parts are done.
         total: How many there are; 0 where that is unknown.
         seconds: How long the step took, once finished.
+        unit: What the parts are.
+        subject: What it is about where several run at once, such as an adapter's address; may be empty.
     """
 
     step: str
@@ -44,6 +53,8 @@ class ProgressEvent:
     done: int = 0
     total: int = 0
     seconds: float = 0.0
+    unit: Unit = Unit.PARTS
+    subject: str = ""
 
 
 Listener = Callable[[ProgressEvent], None]

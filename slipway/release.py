@@ -28,6 +28,7 @@ class Step(StrEnum):
 
     PULL = "pull"
     INSPECT = "inspect"
+    FIT = "fit"
     UPLOAD = "upload"
     SERVE = "serve"
     PROVE = "prove"

@@ -15,7 +15,7 @@ from slipway.markdown import bullets, cell, code, plain, table
 from slipway.results import Arm, CaseResult
 from slipway.statistics import Interval
 
-__all__ = ["FindingLine", "ProofLine", "ReportData", "render_report"]
+__all__ = ["FindingLine", "FitLine", "ProofLine", "ReportData", "render_report"]
 
 SHOWN_CASES = 10
 SHOWN_EXAMPLES = 3
@@ -25,11 +25,22 @@ _MARKS = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusiv
 
 @dataclass(frozen=True, kw_only=True)
 class FindingLine:
-    """One finding of the inspection."""
+    """One finding of the inspection, and whether fitting mended it."""
 
     severity: str
     code: str
     message: str
+    mended: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitLine:
+    """What fitting made of the adapter: digests, a sentence per change, and the proof that the function is the same."""
+
+    digest: str
+    derived_from: str
+    changes: tuple[str, ...]
+    proof: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +75,7 @@ class ReportData:
         champion_before: Adapter id compared with; empty on a first release.
         champion_after: Adapter id that applications get now.
         deployment: Serving deployment, and whether it was attached to or created.
+        fit: How the adapter was rewritten before it was uploaded.
         findings: Of the inspection.
         proof: The live proof.
         verdict: Of the gate.
@@ -90,6 +102,7 @@ class ReportData:
     champion_before: str = ""
     champion_after: str = ""
     deployment: str = ""
+    fit: FitLine | None = None
     findings: tuple[FindingLine, ...] = ()
     proof: ProofLine | None = None
     verdict: Verdict | None = None
@@ -118,6 +131,7 @@ def render_report(data: ReportData) -> str:
         _changes(evidence),
         _adapter(data),
         _proof(data),
+        _fit(data),
         _findings(data),
         _durations(data),
         _again(data),
@@ -268,10 +282,21 @@ def _proof(data: ReportData) -> str:
     return "## Live proof\n\n" + bullets([*items, *map(plain, proof.reasons)])
 
 
+def _fit(data: ReportData) -> str:
+    fit = data.fit
+    if fit is None:
+        return ""
+    digests = f"What is served is {code(fit.digest)}, derived from {code(fit.derived_from)}:\n\n"
+    return f"## Fit\n\n{digests}{bullets(map(plain, fit.changes))}\nProof: {plain(fit.proof)}.\n"
+
+
 def _findings(data: ReportData) -> str:
     if not data.findings:
         return ""
-    rows = [[plain(line.severity), code(line.code), plain(line.message)] for line in data.findings]
+    rows = [
+        [plain(line.severity) + (", mended by fit" if line.mended else ""), code(line.code), plain(line.message)]
+        for line in data.findings
+    ]
     return f"## Findings\n\n{table(['severity', 'code', 'finding'], rows)}"
 
 

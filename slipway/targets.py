@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slipway.errors import ConfigurationError
+from slipway.server_facts import ServerFacts
 from slipway.yaml_files import load_model
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Handover",
     "Prices",
     "ServedBase",
+    "Server",
     "Target",
     "TargetKind",
     "load_target",
@@ -103,6 +105,19 @@ class Deployment(_Strict):
         return {key: value for key, value in values.items() if value is not None}
 
 
+class Server(_Strict):
+    """What serves the adapters, for the rules that predict what it does with one."""
+
+    profile: str = "lorax-0.12"
+    """The server version, as ``slipway inspect --profile`` takes it."""
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
+    """GPUs that share the model (``--num-shard``)."""
+    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    """Memory of one GPU in 10^9 bytes; without it nothing is said about memory."""
+    adapter_memory_fraction: float = Field(default=0.1, gt=0, le=1)
+    """Share of it that is reserved for adapters (``--adapter-memory-fraction``)."""
+
+
 class Handover(_Strict):
     """How a self-hosted LoRAX gets an adapter: it has no registry of its own."""
 
@@ -134,6 +149,7 @@ class Target(_Strict):
     """Name of a Prefect Secret block with the token; by default the token is ``PREDIBASE_API_TOKEN``."""
     bases: dict[str, ServedBase] = Field(min_length=1)
     """Base models by the id that deployments use for them."""
+    server: Server = Server()
     deployment: Deployment = Deployment()
     handover: Handover = Handover()
     prices: Prices = Prices()
@@ -202,6 +218,16 @@ class Target(_Strict):
                 f"{key} is {value!r}, which is no http(s) address.", fix=f"Set {key} or {variable}."
             )
         return value if "://" in value else f"https://{value}"
+
+    def server_facts(self) -> ServerFacts:
+        """What the rules of inspection need to know about a serving deployment."""
+        memory = self.server.gpu_memory_gb
+        return ServerFacts(
+            tensor_parallel=self.server.tensor_parallel,
+            gpu_memory_bytes=None if memory is None else round(memory * 10**9),
+            adapter_memory_fraction=self.server.adapter_memory_fraction,
+            preloads_adapters=bool(self.deployment.preloaded_adapters),
+        )
 
     def served_base(self, name: str) -> str | None:
         """The id by which deployments name the base that an adapter calls ``name``; None when it is not served here."""

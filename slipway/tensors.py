@@ -254,11 +254,13 @@ def _refuse_constant(constant: str) -> NoReturn:
 def _parse_metadata(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise _Refusal("its __metadata__ is not an object of texts")
+    if not all(map(_is_unicode, (*value, *value.values()))):
+        raise _Refusal("its __metadata__ is not Unicode text")
     return value
 
 
 def _parse_tensor(name: str, entry: object, data_start: int) -> Tensor:
-    if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+    if not _is_unicode(name):
         raise _Refusal(f"the tensor name {shown(name)} is not Unicode text")
     if not isinstance(entry, dict) or entry.keys() != _MEMBERS:
         raise _Refusal(f"the entry of {shown(name)} is not an object with dtype, shape and data_offsets")
@@ -278,6 +280,11 @@ def _parse_tensor(name: str, entry: object, data_start: int) -> Tensor:
             HeaderProblemKind.OFFSETS,
         )
     return Tensor(name=name, dtype=dtype, shape=tuple(shape), start=data_start + start, end=data_start + end)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether there are no halves of surrogate pairs, which JSON's escapes can write."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _count_elements(name: str, shape: list[int]) -> int:

@@ -14,16 +14,24 @@ from slipway.inspection import Inspection
 from slipway.ledger import Outcome, Promotion
 from slipway.live_proof import LiveProof
 from slipway.release import ReleasePlan
-from slipway.report import FindingLine, ProofLine, ReportData
+from slipway.report import FindingLine, FitLine, ProofLine, ReportData
 from slipway.results_io import read_results
 from slipway.services.backends import PublishedAdapter, ServingDeployment
+from slipway.services.fitting import Fitted
 
 __all__ = ["Dossier"]
 
 
 @dataclass(kw_only=True)
 class Dossier:
-    """Filled by the flow step by step; what a release did not get to stays None."""
+    """Filled by the flow step by step; what a release did not get to stays None.
+
+    Attributes:
+        bundle: As asked for; champions go by its digest.
+        inspection: Of that.
+        fitted: What it was rewritten to, if it was.
+        fitted_inspection: Of that.
+    """
 
     plan: ReleasePlan
     bundle: Bundle
@@ -31,12 +39,34 @@ class Dossier:
     release_id: str
     champion: Promotion | None
     inspection: Inspection | None = None
+    fitted: Fitted | None = None
+    fitted_inspection: Inspection | None = None
     adapter: PublishedAdapter | None = None
     deployment: ServingDeployment | None = None
     proof: LiveProof | None = None
     results: Path | None = None
     verdict: Verdict | None = None
     promotion: Promotion | None = None
+
+    @property
+    def servable(self) -> Bundle:
+        """What is uploaded: the fitted bundle where there is one."""
+        return self.fitted.bundle if self.fitted else self.bundle
+
+    @property
+    def findings(self) -> tuple[FindingLine, ...]:
+        """Of the inspection, and whether fitting mended them."""
+        if self.inspection is None:
+            return ()
+        after = self.fitted_inspection.findings if self.fitted_inspection else self.inspection.findings
+        left = {finding.code for finding in after}
+        new = (finding for finding in after if finding not in self.inspection.findings)
+        return tuple(
+            FindingLine(
+                severity=finding.severity, code=finding.code, message=finding.message, mended=finding.code not in left
+            )
+            for finding in (*self.inspection.findings, *new)
+        )
 
     @property
     def evidence_digest(self) -> str:
@@ -77,10 +107,8 @@ class Dossier:
             champion_before=self.champion.adapter_id if self.champion else "",
             champion_after=champion.adapter_id if champion else "",
             deployment=self._deployment_line(),
-            findings=tuple(
-                FindingLine(severity=finding.severity, code=finding.code, message=finding.message)
-                for finding in (self.inspection.findings if self.inspection else ())
-            ),
+            fit=self._fit_line(),
+            findings=self.findings,
             proof=self._proof_line(),
             verdict=self.verdict,
             results=read_results(self.results) if self.results else (),
@@ -100,6 +128,16 @@ class Dossier:
         if self.deployment is None:
             return ""
         return f"{self.deployment.name} ({'created for this release' if self.deployment.created else 'attached to'})"
+
+    def _fit_line(self) -> FitLine | None:
+        if self.fitted is None:
+            return None
+        return FitLine(
+            digest=self.fitted.bundle.digest,
+            derived_from=self.fitted.derived_from,
+            changes=self.fitted.changes,
+            proof=str(self.fitted.proof),
+        )
 
     def _proof_line(self) -> ProofLine | None:
         if self.proof is None:

@@ -8,7 +8,7 @@ from prefect import task
 
 from slipway.adapter import Bundle
 from slipway.adapter_config import AdapterConfig, read_adapter_config
-from slipway.base_model import resolve_base
+from slipway.base_model import BaseModel, resolve_base
 from slipway.configs import ConfigKind, config_directory
 from slipway.inspection import Inspection, inspect_bundle
 from slipway.profiles import find_profile
@@ -18,7 +18,7 @@ from slipway.targets import Target
 from tasks.journal import journaled
 from tasks.options import LOCAL
 
-__all__ = ["base_to_serve", "inspect_adapter"]
+__all__ = ["base_facts", "base_to_serve", "inspect_adapter"]
 
 
 def base_to_serve(target: Target, bundle: Bundle) -> str:
@@ -31,6 +31,17 @@ def base_to_serve(target: Target, bundle: Bundle) -> str:
     return target.served_base(named or "") or next(iter(target.bases))
 
 
+def base_facts(target: Target, base_model: str) -> BaseModel:
+    """The facts of a base that the target serves, under the name that its deployments give it.
+
+    Raises:
+        SourceError: They cannot be had.
+    """
+    served = target.bases[base_model]
+    facts = resolve_base(served.facts or base_model, bases_directory=config_directory() / ConfigKind.BASE)
+    return replace(facts, id=base_model, aliases=(facts.id, *facts.aliases, *served.also_known_as))
+
+
 @task(name="inspect", task_run_name="inspect-{release_id}", **LOCAL)
 async def inspect_adapter(bundle: Bundle, *, target: Target, base_model: str, release_id: str) -> Inspection:
     """Judge a bundle against the base that the target serves.
@@ -39,14 +50,19 @@ async def inspect_adapter(bundle: Bundle, *, target: Target, base_model: str, re
         SourceError: The base's facts cannot be had, so nothing can be said.
     """
     with journaled(open_workspace().ledger, release_id, Step.INSPECT) as note:
-        served = target.bases[base_model]
-        facts = resolve_base(served.facts or base_model, bases_directory=config_directory() / ConfigKind.BASE)
-        base = replace(facts, id=base_model, aliases=(facts.id, *facts.aliases, *served.also_known_as))
-        inspection = inspect_bundle(bundle, base, find_profile())
-        note.message = f"{inspection.verdict}" + (f": {inspection.findings[0].message}" if inspection.findings else "")
+        profile = find_profile(target.server.profile)
+        inspection = inspect_bundle(bundle, base_facts(target, base_model), profile, target.server_facts())
+        note.message = _in_short(inspection)
         note.data = {
             "verdict": inspection.verdict,
             "prediction": inspection.prediction,
             "findings": [finding.code for finding in inspection.findings],
         }
         return inspection
+
+
+def _in_short(inspection: Inspection) -> str:
+    if inspection.reasons:
+        return f"{inspection.verdict}: {inspection.findings[0].message}"
+    count = len(inspection.findings)
+    return f"{inspection.verdict}" + (f", {count} remark{'s' * (count > 1)}" if count else "")

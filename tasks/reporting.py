@@ -15,7 +15,7 @@ from slipway.gate_rules import RuleOutcome
 from slipway.ledger import Outcome, ReleaseState
 from slipway.redaction import scrub_text, secrets_from_environment
 from slipway.release import ReleaseOutcome
-from slipway.report import render_report
+from slipway.report import FindingLine, render_report
 from slipway.services.workspace import open_workspace
 from tasks.dossier import Dossier
 from tasks.ledger import RollbackPlan, current_champion
@@ -73,6 +73,12 @@ async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...])
         run_url=run_url,
     )
     await acreate_markdown_artifact(text, key=f"release-{result.name}", description=f"{result.release_id}: {outcome}")
+    if dossier.inspection is not None:
+        await acreate_table_artifact(
+            [_finding_row(finding) for finding in dossier.findings],
+            key=f"findings-{result.name}",
+            description=f"{result.release_id}: what inspection found in {dossier.bundle.uri}",
+        )
     if dossier.verdict is not None:
         await acreate_table_artifact(
             [_rule_row(rule) for rule in dossier.verdict.rules],
@@ -159,6 +165,15 @@ def _emit(event: str, result: ReleaseOutcome) -> None:
             "digest": result.digest,
         },
     )
+
+
+def _finding_row(finding: FindingLine) -> dict[str, object]:
+    return {
+        "severity": str(finding.severity),
+        "code": finding.code,
+        "mended": "by fit" if finding.mended else "",
+        "message": finding.message,
+    }
 
 
 def _rule_row(rule: RuleOutcome) -> dict[str, object]:

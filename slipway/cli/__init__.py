@@ -37,6 +37,7 @@ BROKEN_PIPE = 128 + 13
 
 COMMANDS = {
     "inspect": "Pull an adapter and say whether the server would serve it as trained.",
+    "fit": "Rewrite an adapter so that the server computes what was trained, and prove it.",
     "release": "Take an adapter to production, or say why not.",
     "evaluate": "Run a suite on a live adapter; promotes nothing.",
     "grade": "Grade recorded outputs against a suite; asks no model.",
@@ -45,6 +46,7 @@ COMMANDS = {
     "history": "Show every release and rollback of an adapter.",
     "resolve": "Print the champion's adapter id, for applications.",
     "rollback": "Give the previous champion its place back, after proving it live.",
+    "store": "Show, check and clear the local store of adapters.",
     "sandbox": "Start Predibase and LoRAX on this machine.",
     "rehearse": "The whole journey in the sandbox: promoted, held, refused, rolled back.",
     "doctor": "Check credentials, endpoints, versions and the Prefect server.",

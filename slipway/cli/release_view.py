@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from slipway.cli.output import printable
+from slipway.cli.progress_bar import showing_bars
 from slipway.ledger import Outcome
 from slipway.progress import Kind, ProgressEvent, listening
 from slipway.release import ReleaseOutcome
@@ -32,28 +32,14 @@ MARKS = {Outcome.PROMOTED: "✓", Outcome.UNCHANGED: "=", Outcome.HELD: "✗", O
 @contextmanager
 def watching(console: Console) -> Iterator[None]:
     """Print the steps of every release in this process for the time of a ``with`` block."""
-    with Progress(
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("[dim]{task.fields[rates]}[/]"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        bar = progress.add_task("evaluate", total=None, visible=False, rates="")
 
-        def listen(event: ProgressEvent) -> None:
-            if event.kind is Kind.ADVANCED:
-                progress.update(bar, visible=True, completed=event.done, total=event.total, rates=event.message)
-            elif event.kind is Kind.FINISHED:
-                progress.update(bar, visible=False)
-                message = escape(printable(event.message))
-                console.print(f"  [dim]{event.step:<9}[/] {message} [dim]{event.seconds:.2f} s[/]", soft_wrap=True)
+    def listen(event: ProgressEvent) -> None:
+        if event.kind is Kind.FINISHED:
+            message = escape(printable(event.message))
+            console.print(f"  [dim]{event.step:<9}[/] {message} [dim]{event.seconds:.2f} s[/]", soft_wrap=True)
 
-        with listening(listen):
-            yield
+    with showing_bars(console), listening(listen):
+        yield
 
 
 def print_outcome(console: Console, outcome: ReleaseOutcome) -> None:

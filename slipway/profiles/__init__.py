@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from slipway.errors import ConfigurationError
-from slipway.findings import ServerProfile
 from slipway.profiles.lorax_0_12 import LORAX_0_12
+from slipway.profiles.peft import PEFT
+from slipway.rules import ServerProfile
 
 __all__ = ["DEFAULT_PROFILE", "PROFILES", "find_profile"]
 
-PROFILES: Final[Mapping[str, ServerProfile]] = {profile.name: profile for profile in (LORAX_0_12,)}
+PROFILES: Final[Mapping[str, ServerProfile]] = {profile.name: profile for profile in (LORAX_0_12, PEFT)}
 
 DEFAULT_PROFILE: Final = LORAX_0_12.name
 

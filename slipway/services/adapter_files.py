@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from slipway.adapter_config import CONFIG_NAME
 
-__all__ = ["LOOKED_FOR", "is_adapter_file", "is_safe_name"]
+__all__ = ["LOOKED_FOR", "is_adapter_file", "is_safe_name", "looks_like_whole_model"]
 
 LOOKED_FOR: Final = f"{CONFIG_NAME}, *.safetensors and adapter_model.bin"
 
+_WHOLE_MODEL: Final = re.compile(r"(model|pytorch_model|consolidated)([.-].*)?\.(safetensors|bin|index\.json|pth)")
 _SAFE: Final = re.compile(r"[^\x00-\x1f\x7f/\\]{1,255}")
 
 
@@ -25,3 +27,10 @@ def is_adapter_file(name: str) -> bool:
 def is_safe_name(name: str) -> bool:
     """Whether a name from outside stays in the directory that it is put into, and is visible there."""
     return _SAFE.fullmatch(name) is not None and not name.startswith(".")
+
+
+def looks_like_whole_model(names: Collection[str]) -> bool:
+    """Whether a place holds a model's own weights and no adapter: many gigabytes that nobody meant to pull."""
+    if CONFIG_NAME in names or any(name.startswith("adapter_model") for name in names):
+        return False
+    return any(_WHOLE_MODEL.fullmatch(name) for name in names)

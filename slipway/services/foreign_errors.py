@@ -2,12 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Any
 
 from slipway.errors import AuthenticationError, NotFoundError, ServiceError, UnavailableError
 
-__all__ = ["hub_errors", "s3_errors"]
+__all__ = [
+    "HubFailure",
+    "S3Failure",
+    "classify_hub_error",
+    "classify_s3_error",
+    "hub_error_types",
+    "hub_errors",
+    "s3_error_types",
+    "s3_errors",
+]
+
+
+class HubFailure(Enum):
+    """What the Hub's library reports, told apart."""
+
+    BAD_NAME = auto()
+    GATED = auto()
+    NO_REVISION = auto()
+    NOT_FOUND = auto()
+    NO_ACCESS = auto()
+    NO_FILE = auto()
+    UNREACHABLE = auto()
+    FAILED = auto()
+
+
+class S3Failure(Enum):
+    """What an object store's client reports, told apart."""
+
+    NO_CREDENTIALS = auto()
+    NO_PROFILE = auto()
+    NO_BUCKET = auto()
+    NO_OBJECT = auto()
+    DENIED = auto()
+    WRONG_REGION = auto()
+    REPLACED = auto()
+    UNREACHABLE = auto()
+    FAILED = auto()
+
+
+def hub_error_types() -> tuple[type[Exception], ...]:
+    """What to catch around calls of huggingface_hub, whichever HTTP library it is built on.
+
+    Its 0.x releases let out errors of requests, all of them ``OSError``; its later ones those of another library, whose
+    base its ``errors`` module imports as ``HTTPError``, as 0.x does with that of requests.
+    """
+    from huggingface_hub import errors  # noqa: PLC0415  # slow to import; only callers that already use it come here
+
+    return errors.HfHubHTTPError, errors.HFValidationError, getattr(errors, "HTTPError", OSError), OSError
+
+
+def classify_hub_error(error: Exception) -> tuple[HubFailure, int | None]:
+    """Tell what one of ``hub_error_types`` means, and the HTTP status where there was an answer."""
+    from huggingface_hub import errors  # noqa: PLC0415  # as above
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    failure = HubFailure.FAILED if status else HubFailure.UNREACHABLE
+    if isinstance(error, errors.HFValidationError):
+        failure = HubFailure.BAD_NAME
+    elif isinstance(error, errors.GatedRepoError):  # a subclass of RepositoryNotFoundError, so it comes first
+        failure = HubFailure.GATED
+    elif isinstance(error, errors.RevisionNotFoundError):
+        failure = HubFailure.NO_REVISION
+    elif status in {401, 403}:
+        failure = HubFailure.NO_ACCESS
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        failure = HubFailure.NOT_FOUND
+    elif isinstance(error, errors.EntryNotFoundError) and status:
+        failure = HubFailure.NO_FILE
+    return failure, status
+
+
+def s3_error_types() -> tuple[type[Exception], ...]:
+    """What to catch around calls of boto3."""
+    from boto3.exceptions import Boto3Error  # noqa: PLC0415  # slow to import; only callers that already use boto3 come here
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    return BotoCoreError, ClientError, Boto3Error
+
+
+def classify_s3_error(error: Exception) -> tuple[S3Failure, str]:
+    """Tell what one of ``s3_error_types`` means, with the store's code, the right region, or the error's name."""
+    from botocore import exceptions  # noqa: PLC0415  # as above
+
+    if isinstance(error, exceptions.ClientError):
+        return _classify_answer(error.response)
+    detail = type(error).__name__
+    if isinstance(error, exceptions.ProfileNotFound):
+        return S3Failure.NO_PROFILE, detail
+    if isinstance(
+        error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError | exceptions.TokenRetrievalError
+    ):
+        return S3Failure.NO_CREDENTIALS, detail
+    return S3Failure.UNREACHABLE, detail
+
+
+def _classify_answer(response: Mapping[str, Any]) -> tuple[S3Failure, str]:
+    error, metadata = response.get("Error", {}), response.get("ResponseMetadata", {})
+    code, status = str(error.get("Code", "")), metadata.get("HTTPStatusCode")
+    region = error.get("Region") or metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region") or ""
+    if code in {
+        "PermanentRedirect",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+    } or status in {301, 307}:
+        return S3Failure.WRONG_REGION, str(region)
+    if code == "NoSuchBucket":
+        return S3Failure.NO_BUCKET, code
+    if code == "PreconditionFailed" or status == 412:
+        return S3Failure.REPLACED, code
+    if status == 404:
+        return S3Failure.NO_OBJECT, code
+    if status in {401, 403}:
+        return S3Failure.DENIED, code
+    return S3Failure.FAILED, code or str(status)
 
 
 @contextmanager
@@ -102,7 +217,7 @@ def hub_errors(repository: str) -> Iterator[None]:
         raise UnavailableError(
             f"the Hub failed for {repository}.", service="Hugging Face Hub", status_code=status, fix="Try again later."
         ) from error
-    except OSError as error:
+    except hub_error_types() as error:
         raise UnavailableError(
             f"the Hub cannot be reached for {repository}.",
             service="Hugging Face Hub",

@@ -230,10 +230,19 @@ async def download(
     *,
     service: Service,
     retry: RetryPolicy | None = None,
+    on_bytes: Callable[[int, int], object] | None = None,
 ) -> int:
     """Fetch a file, streamed; it appears under its name only when it is whole.
 
     Redirects are followed, without our token when they leave the host.
+
+    Args:
+        client: To ask with.
+        url: Relative to the client's.
+        destination: The file.
+        service: For messages.
+        retry: Budget for repeats.
+        on_bytes: Told how many bytes this attempt has received and how many there are, 0 if unknown; may raise to stop.
 
     Returns:
         Its size in bytes.
@@ -249,9 +258,14 @@ async def download(
             if not response.is_success:
                 await response.aread()
                 return response
+            total = int(response.headers.get("Content-Length", 0))
+            received = 0
             with part.open("wb") as file:
                 async for chunk in response.aiter_bytes(_CHUNK_BYTES):
                     await asyncio.to_thread(file.write, chunk)
+                    received += len(chunk)
+                    if on_bytes is not None:
+                        on_bytes(received, total)
             return response
 
     try:

@@ -16,11 +16,13 @@ class AdapterSource(Protocol):
     async def pull(self, uri: AdapterUri, store: BundleStore) -> Bundle:
         """Fetch an adapter's files into the store.
 
-        Safe to repeat: what the store has already is returned as it is.
+        Safe to repeat: what the store has already is returned as it is, and none of its bytes are transferred again; a
+        pull that was cut goes on where it stopped.
 
         Raises:
             AdapterNotFoundError: There is no adapter at that address.
             SourceError: It cannot be fetched.
+            ServiceError: The registry that has it refuses or fails.
             StoreError: It cannot be kept.
         """
         ...

@@ -1,6 +1,7 @@
 """Take adapters from a directory on this machine.
 
-Files are copied and not linked: training scripts rewrite theirs in place, and a bundle never changes.
+Files are copied and not linked: a hard link would share its bytes with the file of a training script, which rewrites
+them in place, and a bundle never changes.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -205,10 +205,21 @@ class PredibaseClient:
         """Look a version up; None if there is none."""
         return await self._find(AdapterVersion, f"/v2/repos/{_segment(repo)}/version/{tag}")
 
-    async def download_version(self, repo: str, tag: int, destination: Path) -> int:
-        """Fetch a version's archive (zip) into a file, streamed; returns its size in bytes."""
+    async def download_version(
+        self, repo: str, tag: int, destination: Path, *, on_bytes: Callable[[int, int], object] | None = None
+    ) -> int:
+        """Fetch a version's archive (zip) into a file, streamed; returns its size in bytes.
+
+        Args:
+            repo: The repository.
+            tag: The version.
+            destination: The file.
+            on_bytes: Told bytes received and expected (0 if unknown) as they come; may raise to stop.
+        """
         url = f"/v2/repos/{_segment(repo)}/version/{tag}/download"
-        return await download(self._client, url, destination, service=self._service, retry=self._retry)
+        return await download(
+            self._client, url, destination, service=self._service, retry=self._retry, on_bytes=on_bytes
+        )
 
     # Upload, in three steps
 

@@ -6,24 +6,28 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from slipway.adapter import AdapterUri, Source
-from slipway.errors import ConfigurationError
+from slipway.services.hub import HubSource
 from slipway.services.interface import AdapterSource
 from slipway.services.local import LocalSource
+from slipway.services.s3 import S3Source
 
 __all__ = ["SOURCES", "source_for"]
 
-SOURCES: Final[Mapping[Source, Callable[[], AdapterSource]]] = {Source.LOCAL: LocalSource}
+
+def _registry() -> AdapterSource:
+    from slipway.services.registry import RegistrySource  # noqa: PLC0415  # brings an HTTP client, a tenth of a second
+
+    return RegistrySource()
+
+
+SOURCES: Final[Mapping[Source, Callable[[], AdapterSource]]] = {
+    Source.LOCAL: LocalSource,
+    Source.HUB: HubSource,
+    Source.S3: S3Source,
+    Source.PBASE: _registry,
+}
 
 
 def source_for(uri: AdapterUri) -> AdapterSource:
-    """Find the source that fetches an address.
-
-    Raises:
-        ConfigurationError: Slipway does not fetch from there.
-    """
-    if uri.source not in SOURCES:
-        raise ConfigurationError(
-            f"{uri} cannot be pulled: this version of Slipway does not fetch from {uri.source}.",
-            fix="Download the adapter and give its directory.",
-        )
+    """Find the source that fetches an address."""
     return SOURCES[uri.source]()

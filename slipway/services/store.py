@@ -1,82 +1,69 @@
 """Keep bundles in a directory, named by content.
 
     ROOT/<64 hex digits>/          one bundle: its files and manifest.json, read-only
-    ROOT/.incoming/<random>/       a bundle on its way in
-    ROOT/.incoming/<random>.lock   held with flock by the process that writes it
+    ROOT/.index/<40 hex digits>    which bundle a revision of a source turned out to be
+    ROOT/.incoming/                bundles on their way in, see ``services.staging``
 
 A bundle is written aside, flushed to disk, and renamed, so it is there as a whole or not at all, whenever a process is
-killed. Two processes may bring the same bundle in: one rename wins, the other's copy is dropped. What a killed process
-left in ``.incoming`` has a lock that nobody holds, and the next one to write clears it away.
+killed. Two processes may bring the same bundle in: the second waits for a download that the first is at, and else one
+rename wins and the other's copy is dropped. The time of a manifest says when its bundle was last pulled.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from io import FileIO
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from slipway.adapter import AdapterFile, Bundle, Digest, bundle_digest
 from slipway.errors import ConfigurationError, StoreError
-from slipway.hashing import OverlappedHash, hash_file, read_blocks
-from slipway.services.adapter_files import is_safe_name
+from slipway.hashing import hash_file
+from slipway.services.stage import MANIFEST, Stage
+from slipway.services.staging import (
+    KEPT_SECONDS,
+    claimed_name,
+    locked_name,
+    sweep,
+    sync_directory,
+    write_durably,
+    writing,
+)
 
-__all__ = ["BundleStore", "Stage"]
+__all__ = ["BundleStore", "Stage", "StoredBundle"]
 
-MANIFEST: Final = "manifest.json"
 _FORMAT: Final = 1
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
+_DIRECTORY: Final = re.compile(r"[0-9a-f]{64}")
 _INCOMING: Final = ".incoming"
-_EVERYTHING: Final = 1 << 62
+_INDEX: Final = ".index"
 
 
-class Stage:
-    """A bundle being written; get one from ``BundleStore.stage``."""
+@dataclass(frozen=True, kw_only=True)
+class StoredBundle:
+    """A bundle's place in the store, whether what is there is sound or not.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._files: dict[str, AdapterFile] = {}
+    Attributes:
+        digest: What its directory is called.
+        bundle: None if it is damaged.
+        damage: In what way; empty if it is sound. Contents are not read for this.
+        used_at: When it was last pulled, in UTC.
+    """
 
-    @property
-    def files(self) -> tuple[AdapterFile, ...]:
-        """What was added so far, sorted by name."""
-        return tuple(self._files[name] for name in sorted(self._files))
-
-    def add(self, name: str, source: FileIO) -> AdapterFile:
-        """Copy an open file in, hashing on the way, and flush it to disk.
-
-        Args:
-            name: A plain file name.
-            source: At offset 0; errors in reading it are the caller's, as ``OSError``.
-
-        Raises:
-            StoreError: It cannot be written, or the name would leave the directory.
-        """
-        if not is_safe_name(name) or name == MANIFEST or name in self._files:
-            raise StoreError(f"{name!r} cannot be the name of a file in a bundle.")
-        with _writing(self.directory):
-            target = (self.directory / name).open("xb", buffering=0)
-        size = 0
-        with target, OverlappedHash() as hashed:
-            for _, block in read_blocks(source, [_EVERYTHING], hashed):
-                with _writing(self.directory):
-                    _write_all(target, block)
-                size += len(block)
-            with _writing(self.directory):
-                os.fsync(target.fileno())
-                os.fchmod(target.fileno(), 0o444)
-            self._files[name] = AdapterFile(name=name, size_bytes=size, sha256=hashed.hexdigest())
-        return self._files[name]
+    digest: Digest
+    bundle: Bundle | None
+    damage: str
+    used_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +94,48 @@ class BundleStore:
             )
         return bundle
 
+    def recall(self, key: str, *, uri: str, resolved_revision: str) -> Bundle | None:
+        """Look up what a revision of a source turned out to be when it was pulled before.
+
+        Names and sizes are compared with the manifest; no other bytes are read, and none are transferred.
+
+        Args:
+            key: As it was given to ``stage``.
+            uri: Where it is asked for now.
+            resolved_revision: What that resolved to.
+
+        Returns:
+            The bundle with this origin; None if there is none or it is damaged.
+        """
+        try:
+            digest = Digest(self._entry(key).read_text(encoding="utf-8").strip())
+            bundle = self.find(digest)
+        except (OSError, ValueError, StoreError, ConfigurationError):
+            return None
+        if bundle is None:
+            return None
+        _touch(bundle.directory)
+        return replace(bundle, uri=uri, resolved_revision=resolved_revision)
+
+    def contents(self) -> tuple[StoredBundle, ...]:
+        """List all bundles, the one pulled last first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        try:
+            names = sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+        except OSError as error:
+            raise StoreError(f"The store in {self.root} cannot be read: {error.strerror}.") from error
+        found = []
+        for name in names:
+            directory = self.root / name
+            if _DIRECTORY.fullmatch(name) and directory.is_dir():
+                digest = Digest(f"sha256:{name}")
+                damage, bundle = _read_bundle(directory, digest)
+                found.append(StoredBundle(digest=digest, bundle=bundle, damage=damage, used_at=_used_at(directory)))
+        return tuple(sorted(found, key=lambda item: item.used_at, reverse=True))
+
     def verify(self, digest: Digest) -> tuple[str, ...]:
         """Read all bytes of a bundle again.
 
@@ -122,28 +151,64 @@ class BundleStore:
             raise ConfigurationError(f"The store in {self.root} has no bundle {digest}.", fix="Pull the adapter.")
         return tuple(file.name for file in bundle.files if hash_file(bundle.directory / file.name)[0] != file.sha256)
 
+    def delete(self, digest: Digest) -> None:
+        """Delete a bundle, at once and as a whole; one that is not here is deleted already.
+
+        Raises:
+            ConfigurationError: The digest is none.
+            StoreError: The store cannot be written.
+        """
+        directory = self._directory(digest)
+        if directory.exists():
+            with writing(self.root):
+                (self.root / _INCOMING).mkdir(exist_ok=True)
+                _set_aside(directory, self.root / _INCOMING)
+
+    def tidy(self, *, kept_seconds: float = KEPT_SECONDS) -> None:
+        """Delete downloads that were cut that long ago, and index entries of bundles that are no more; best effort."""
+        sweep(self.root / _INCOMING, kept_seconds=kept_seconds)
+        with contextlib.suppress(OSError):
+            for entry in (self.root / _INDEX).iterdir():
+                digest = entry.read_text(encoding="utf-8", errors="replace").strip()
+                if _DIGEST.fullmatch(digest) is None or not self._directory(Digest(digest)).is_dir():
+                    entry.unlink(missing_ok=True)
+
     @contextlib.contextmanager
-    def stage(self) -> Iterator[Stage]:
-        """Open a place to write a new bundle in; whatever is not committed is deleted on leaving.
+    def stage(self, key: str = "", *, waiting: Callable[[], object] = lambda: None) -> Iterator[Stage]:
+        """Open a place to write a new bundle in.
+
+        Whatever is not committed is deleted on leaving, unless there is a key and what cut it may pass: then the next
+        stage of this key finds it. ``StoreError`` never passes, so a full disk is not kept full.
+
+        Args:
+            key: What is being fetched, at which resolved revision; empty if it is not worth continuing. While another
+                process has a stage of this key, this waits: look with ``recall`` whether it is done.
+            waiting: Called while waiting; may raise to give up.
 
         Raises:
             StoreError: The store cannot be written.
         """
         incoming = self.root / _INCOMING
-        with _writing(self.root):
+        with writing(self.root):
             incoming.mkdir(parents=True, exist_ok=True)
-        _sweep(incoming)
-        with _locked_name(incoming) as name:
-            directory = incoming / name
+        sweep(incoming)
+        with contextlib.ExitStack() as stack:
+            name = stack.enter_context(claimed_name(incoming, _short(key), waiting=waiting)) if key else None
+            workspace = incoming / (name or stack.enter_context(locked_name(incoming)))
             try:
-                with _writing(self.root):
-                    directory.mkdir()
-                yield Stage(directory)
-            finally:
-                shutil.rmtree(directory, ignore_errors=True)
+                with writing(self.root):
+                    yield Stage(workspace, key=key)
+            except StoreError:
+                shutil.rmtree(workspace, ignore_errors=True)
+                raise
+            except BaseException:
+                if name is None:
+                    shutil.rmtree(workspace, ignore_errors=True)
+                raise
+            shutil.rmtree(workspace, ignore_errors=True)
 
     def commit(self, stage: Stage, *, uri: str, resolved_revision: str = "") -> Bundle:
-        """Make a stage a bundle, at once and as a whole.
+        """Make a stage a bundle, at once and as a whole, and remember it under the stage's key.
 
         Args:
             stage: With at least one file.
@@ -167,15 +232,28 @@ class BundleStore:
             uri=uri,
             resolved_revision=resolved_revision or digest,
         )
-        with _writing(self.root):
-            _write_durably(stage.directory / MANIFEST, _manifest(bundle))
-            _sync_directory(stage.directory)
+        with writing(self.root):
+            write_durably(stage.directory / MANIFEST, _manifest(bundle))
+            sync_directory(stage.directory)
             while not _rename_unless_there(stage.directory, directory):
                 if _read_bundle(directory, digest)[1] is not None:
+                    _touch(directory)
                     break
                 _set_aside(directory, self.root / _INCOMING)
-            _sync_directory(self.root)
+            sync_directory(self.root)
+            if stage.key:
+                self._remember(stage.key, digest)
         return bundle
+
+    def _remember(self, key: str, digest: Digest) -> None:
+        entry = self._entry(key)
+        entry.parent.mkdir(exist_ok=True)
+        aside = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}")
+        aside.write_text(digest, encoding="utf-8")
+        aside.replace(entry)
+
+    def _entry(self, key: str) -> Path:
+        return self.root / _INDEX / _short(key)
 
     def _directory(self, digest: Digest) -> Path:
         match = _DIGEST.fullmatch(digest)
@@ -231,84 +309,25 @@ def _rename_unless_there(source: Path, target: Path) -> bool:
 
 
 def _set_aside(directory: Path, incoming: Path) -> None:
-    """Take a damaged bundle out of the way. Another process may have done it first."""
-    with _locked_name(incoming) as name, contextlib.suppress(FileNotFoundError):
+    """Take a bundle out of the way at once and as a whole. Another process may have done it first."""
+    with locked_name(incoming) as name, contextlib.suppress(FileNotFoundError):
         directory.rename(incoming / name)
         shutil.rmtree(incoming / name, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _locked_name(incoming: Path) -> Iterator[str]:
-    """Reserve a name below ``incoming`` for as long as this process lives."""
-    while True:
-        name = uuid.uuid4().hex
-        path = incoming / f"{name}.lock"
-        with _writing(incoming):
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        if _lock(descriptor) and path.exists():
-            break
-        os.close(descriptor)  # a sweep came between open and lock, and took the name away
-    try:
-        yield name
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def _sweep(incoming: Path) -> None:
-    """Delete what processes that are no more have left; best effort, as nothing depends on it."""
+def _touch(directory: Path) -> None:
+    """Note that a bundle is used. A store that cannot be written can still be read."""
     with contextlib.suppress(OSError):
-        for path in incoming.glob("*.lock"):
-            with contextlib.suppress(OSError):
-                _sweep_one(path)
+        os.utime(directory / MANIFEST)
 
 
-def _sweep_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+def _used_at(directory: Path) -> datetime:
     try:
-        if _lock(descriptor):
-            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    """Say what a failed write means and what to do."""
-    try:
-        yield
-    except OSError as error:
-        fix = "Set SLIPWAY_HOME to a directory where you may write."
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            fix = "Free some space, or set SLIPWAY_HOME to a directory on another disk."
-        raise StoreError(f"The store cannot be written in {place}: {error.strerror}.", fix=fix) from error
-
-
-def _write_all(file: FileIO, data: memoryview) -> None:
-    """Write until all is written: an unbuffered write may take less, as when a disk fills up."""
-    while data:
-        data = data[file.write(data) :]
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb", buffering=0) as file:
-        _write_all(file, memoryview(data))
-        os.fsync(file.fileno())
-        os.fchmod(file.fileno(), 0o444)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        seconds = (directory / MANIFEST).stat().st_mtime
+    except OSError:
+        seconds = directory.stat().st_mtime
+    return datetime.fromtimestamp(seconds, UTC)

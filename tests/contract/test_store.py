@@ -18,8 +18,9 @@ import pytest
 from slipway.adapter import AdapterUri, Digest, Source
 from slipway.errors import AdapterNotFoundError, ConfigurationError, SourceError, StoreError
 from slipway.services.local import LocalSource
-from slipway.services.sources import source_for
-from slipway.services.store import MANIFEST, BundleStore
+from slipway.services.sources import SOURCES, source_for
+from slipway.services.stage import MANIFEST
+from slipway.services.store import BundleStore
 
 PULL = """
 import asyncio, sys
@@ -191,10 +192,10 @@ def test_pipe_in_the_directory_does_not_block(adapter, store):
         pull(adapter, store)
 
 
-def test_sources_that_are_not_there_yet_say_so():
-    with pytest.raises(ConfigurationError, match="does not fetch from hub"):
-        source_for(AdapterUri(source=Source.HUB, location="org/name"))
-    assert isinstance(source_for(AdapterUri(source=Source.LOCAL, location="/x")), LocalSource)
+def test_every_kind_of_address_has_its_source():
+    assert set(SOURCES) == set(Source)
+    for source in Source:
+        assert hasattr(source_for(AdapterUri(source=source, location="a/1")), "pull")
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", ".hidden", "a\0b", "a\nb", MANIFEST, "x" * 256])

@@ -52,7 +52,7 @@ def lora_tensors(
     layers: int = 2,
     dtype: Any = "<f4",
 ) -> dict[str, np.ndarray]:
-    """The tensors of a sound adapter on ``BASE_CONFIG``."""
+    """The tensors of a sound adapter on ``BASE_CONFIG``, of the size that training gives them."""
     rng = np.random.default_rng(0)
     shapes = derive_modules({**BASE_CONFIG, "num_hidden_layers": layers}) or {}
     tensors = {}
@@ -60,8 +60,8 @@ def lora_tensors(
         for kind in types:
             rows, columns = shapes[f"model.layers.{layer}.{kind}"]
             prefix = f"base_model.model.model.layers.{layer}.{kind}"
-            tensors[f"{prefix}.lora_A.weight"] = rng.standard_normal((rank, columns)).astype(dtype)
-            tensors[f"{prefix}.lora_B.weight"] = rng.standard_normal((rows, rank)).astype(dtype)
+            tensors[f"{prefix}.lora_A.weight"] = (rng.standard_normal((rank, columns)) / 8).astype(dtype)
+            tensors[f"{prefix}.lora_B.weight"] = (rng.standard_normal((rows, rank)) / 8).astype(dtype)
     return tensors
 
 

@@ -17,7 +17,9 @@ from slipway.inspection_view import print_inspection
 from slipway.profiles import find_profile
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
-PROFILE = find_profile("lorax-0.12")
+LORAX = find_profile("lorax-0.12")
+PROFILE = replace(LORAX, rules=[rule for rule in LORAX.rules if rule.code != "modules.width"])
+"""The base of these tests is narrower than any kernel."""
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_json_is_the_document_of_the_command_line(inspect):
         (
             {"files": {"adapter_model.safetensors": None, "adapter_model.bin": b"\x80\x02."}},
             "weights.pickle",
-            "ok",
+            "reject",
         ),
         ({"files": {"adapter_model.safetensors": b""}}, "weights.empty-file", "reject"),
         ({"files": {"adapter_model.safetensors": b"<!DOCTYPE html><html>"}}, "weights.html", "reject"),
@@ -88,24 +90,14 @@ def test_json_is_the_document_of_the_command_line(inspect):
         ({"tensors": {f"{Q0}.lora_B.weight": np.ones((40, 8), "<f4")}}, "base.shape", "wrong"),
         ({"tensors": {f"{Q0}.lora_A.weight": None}}, "tensors.unpaired", "drop"),
         ({"tensors": {f"{Q0}.lora_B.weight": None}}, "tensors.unpaired", "drop"),
-        ({"tensors": {"base_model.model.lm_head.weight": np.ones((64, 32), "<f4")}}, "tensors.foreign", "drop"),
-        ({"tensors": {f"{Q0}.lora_A.default.weight": np.ones((8, 32), "<f4")}}, "tensors.foreign", "drop"),
-        ({"layers": 3}, "tensors.unmatched", "drop"),
+        ({"tensors": {"base_model.model.lm_head.weight": np.ones((64, 32), "<f4")}}, "embedding.saved", "drop"),
+        ({"tensors": {f"{Q0}.lora_C.weight": np.ones((8, 32), "<f4")}}, "tensors.foreign", "drop"),
+        ({"layers": 3}, "base.layers", "drop"),
         ({"tensors": {f"{Q0}.lora_B.weight": np.ones((32, 4), "<f4")}}, "tensors.shape", "wrong"),
         ({"tensors": {f"{Q0}.lora_A.weight": np.ones(32, "<f4")}}, "tensors.shape", "wrong"),
         ({"tensors": {f"{Q0}.lora_A.weight": np.ones((8, 32), "i1")}}, "tensors.dtype", "wrong"),
-        (
-            {
-                "tensors": {
-                    f"{Q0}.lora_A.weight": np.ones((4, 32), "<f4"),
-                    f"{Q0}.lora_B.weight": np.ones((32, 4), "<f4"),
-                }
-            },
-            "rank.inconsistent",
-            "reject",
-        ),
         ({"config": {"r": 16}}, "rank.config", "wrong"),
-        ({"config": {"r": ...}, "rank": 4}, "rank.config", "wrong"),
+        ({"config": {"r": ...}, "rank": 16}, "rank.config", "wrong"),
         ({"tensors": {f"{Q0}.lora_A.weight": np.full((8, 32), np.nan, "<f4")}}, "weights.nonfinite", "wrong"),
         ({"tensors": {f"{Q0}.lora_B.weight": np.full((32, 8), -np.inf, "<f2")}}, "weights.nonfinite", "wrong"),
     ],
@@ -114,26 +106,16 @@ def test_each_rule_refuses_alone(inspect, changes, code, prediction):
     inspection = inspect(**changes)
     assert codes(inspection, Severity.ERROR) == [code]
     assert inspection.findings[0].prediction == prediction
-    assert inspection.verdict is InspectionVerdict.REFUSED
+    fixable = inspection.findings[0].fix is Fix.FIT
+    assert inspection.verdict is (InspectionVerdict.FIXABLE if fixable else InspectionVerdict.REFUSED)
     assert inspection.findings[0].message in inspection.reasons[0]
 
 
-def test_ranks_that_differ_between_types_are_scaled_wrongly_and_not_rejected(inspect):
-    """LoRAX stacks layers of one type only."""
-    v_proj = {
-        f"base_model.model.model.layers.{layer}.self_attn.v_proj.lora_{side}.weight": np.ones(shape, "<f4")
-        for layer in range(2)
-        for side, shape in (("A", (4, 32)), ("B", (16, 4)))
-    }
-    inspection = inspect(tensors=v_proj)
-    assert codes(inspection) == ["rank.inconsistent"]
-    assert inspection.prediction is Prediction.WRONG
-    assert inspection.facts.rank == 8
-
-
-def test_several_weights_files_are_refused(inspect, make_adapter):
+def test_several_weights_files_can_be_joined(inspect, make_adapter):
     other = (make_adapter(types=("mlp.up_proj",)) / "adapter_model.safetensors").read_bytes()
-    assert codes(inspect(files={"second.safetensors": other})) == ["weights.several"]
+    inspection = inspect(files={"second.safetensors": other})
+    assert codes(inspection) == ["weights.several"]
+    assert inspection.verdict is InspectionVerdict.FIXABLE
 
 
 def test_pickle_beside_safetensors_is_only_a_warning(inspect):
@@ -153,7 +135,9 @@ def test_untrained_adapter_has_no_effect_and_is_refused(inspect):
 
 
 def test_alias_of_the_base_is_no_mismatch(inspect):
-    assert codes(inspect(config={"base_model_name_or_path": "mirror/base"})) == []
+    inspection = inspect(config={"base_model_name_or_path": "mirror/base"})
+    assert codes(inspection) == codes(inspection, Severity.NOTE) == ["base.alias"]
+    assert inspection.verdict is InspectionVerdict.SERVABLE
 
 
 @pytest.mark.parametrize("name", ["/data/models/base", "./base", "C:\\models\\base", "a/b/c"])
@@ -182,13 +166,7 @@ def test_base_without_known_modules_is_compared_by_name_only(inspect, base):
 def test_base_without_a_name_is_compared_by_shape_only(inspect, base):
     unnamed = replace(base, id="", aliases=())
     assert codes(inspect(on=unnamed, config={"base_model_name_or_path": "org/other"})) == []
-    assert codes(inspect(on=unnamed, layers=3)) == ["tensors.unmatched"]
-
-
-def test_types_on_some_layers_only_are_left_to_the_live_proof(inspect):
-    """A known gap of this profile: LoRAX drops the type, and the live proof is what sees it."""
-    second = "base_model.model.model.layers.1.self_attn.q_proj"
-    assert codes(inspect(tensors={f"{second}.lora_A.weight": None, f"{second}.lora_B.weight": None})) == []
+    assert codes(inspect(on=unnamed, layers=3)) == ["base.layers"]
 
 
 def test_other_methods_get_one_finding_and_not_one_for_each_tensor(inspect):
@@ -226,6 +204,7 @@ def finding(severity=Severity.ERROR, prediction=Prediction.OK, fix=Fix.NONE):
 
 def test_prediction_is_what_hides_all_others():
     assert predict([]) is Prediction.OK
+    assert predict([finding(Severity.WARNING, Prediction.REJECT)]) is Prediction.OK, "a warning says what may happen"
     order = [Prediction.REJECT, Prediction.WRONG, Prediction.DROP, Prediction.OK]
     for index, worst in enumerate(order):
         assert predict(finding(prediction=prediction) for prediction in reversed(order[index:])) is worst

@@ -127,3 +127,47 @@ def test_hashing_thread_ends_also_when_the_caller_fails():
     with pytest.raises(RuntimeError), OverlappedHash():
         raise RuntimeError
     assert not [thread for thread in threading.enumerate() if thread.name == "slipway-sha256"]
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("F16", "<f2"), ("F32", "<f4"), ("F64", "<f8")])
+def test_norms_agree_with_numpy(tmp_path, dtype, kind):
+    random = np.random.default_rng(0)
+    arrays = {
+        "a": random.standard_normal(3 * BLOCK_BYTES // 8),
+        "tiny": np.full(7, 6e-8),
+        "large": np.full(5, 6e4),
+        "zero": np.zeros(4),
+    }
+    kinds = {name: array.astype(kind) for name, array in arrays.items()}
+    path = written(tmp_path, {name: (dtype, array.tobytes()) for name, array in kinds.items()})
+    expected = {name: float(np.linalg.norm(array.astype(np.float64))) for name, array in kinds.items()}
+    norms = scanned(path).norms
+    assert norms == pytest.approx(expected, rel=0.03)
+    assert {name: norms[name] for name in ("tiny", "large", "zero")} == pytest.approx(
+        {name: expected[name] for name in ("tiny", "large", "zero")}, rel=1e-5
+    )
+
+
+def test_norm_of_bfloat16_is_that_of_its_numbers(tmp_path):
+    numbers = np.random.default_rng(0).standard_normal(1000).astype("<f4")
+    bits = (numbers.view("<u4") >> 16).astype("<u2")
+    path = written(tmp_path, {"x": ("BF16", bits.tobytes())})
+    expected = np.linalg.norm((bits.astype("<u4") << 16).view("<f4").astype(np.float64))
+    assert scanned(path).norms == pytest.approx({"x": expected}, rel=1e-5)
+
+
+def test_what_is_not_finite_or_has_8_bits_has_no_norm(tmp_path):
+    path = written(
+        tmp_path,
+        {
+            "nan": ("F32", np.array([1, np.nan], "<f4").tobytes()),
+            "eight": ("F8_E4M3", b"\x01"),
+            "code": ("U8", b"\x01"),
+        },
+    )
+    assert scanned(path).norms == {}
+
+
+def test_norm_too_large_for_single_precision_is_infinite_and_raises_nothing(tmp_path):
+    path = written(tmp_path, {"x": ("F32", np.full(9, 3e38, "<f4").tobytes())})
+    assert scanned(path).norms == {"x": np.inf}
