@@ -82,8 +82,8 @@ def rank_mixed_across_types(evidence: Evidence) -> Iterator[Hit]:
         yield Hit(
             where=plainly(odd),
             message=f"These types have another rank than the config's {stated}: {_listed_ranks(odd)}. LoRAX scales "
-            "them by lora_alpha over the config's rank. `slipway fit` brings all to one rank and puts the scale into "
-            "lora_B.",
+            "them by lora_alpha over the config's rank. `slipway fit` brings all to one rank and "
+            "one scale.",
         )
 
 
@@ -95,8 +95,8 @@ def scale_rslora(evidence: Evidence) -> Iterator[Hit]:
         yield Hit(
             where=f"{CONFIG_NAME}: use_rslora",
             message="The adapter was trained with rsLoRA, lora_alpha over the root of the rank. LoRAX does not read "
-            f"that and divides by the rank: {config.r**0.5:.3g} times too weak. `slipway fit` puts the scale into "
-            "lora_B.",
+            f"that and divides by the rank: {config.r**0.5:.3g} times too weak. `slipway fit` writes it as a "
+            "plain scale.",
         )
 
 
@@ -111,7 +111,7 @@ def scale_alpha_pattern(evidence: Evidence) -> Iterator[Hit]:
         yield Hit(
             where=listed(other),
             message=f"{len(other):,} of {len(evidence.scales):,} modules have an alpha of their own. LoRAX does not "
-            "read alpha_pattern and scales all alike. `slipway fit` puts the scale into lora_B.",
+            "read alpha_pattern and scales all alike. `slipway fit` brings them to one scale.",
         )
 
 
