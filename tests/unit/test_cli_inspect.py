@@ -10,6 +10,8 @@ import pytest
 
 from slipway.cli import app
 
+HEAVY = ("torch", "prefect", "scipy", "sqlalchemy", "boto3", "huggingface_hub", "peft", "transformers")
+
 
 @pytest.fixture
 def slipway(tmp_path, monkeypatch, capsys, base):
@@ -69,7 +71,7 @@ def test_inspecting_imports_neither_torch_nor_prefect(make_adapter, tmp_path):
     """Its speed as a whole process hangs on this."""
     script = (
         "import sys; from slipway.cli import app; app(sys.argv[1:]);"
-        "print([name for name in ('torch', 'prefect', 'scipy', 'sqlalchemy', 'boto3', 'huggingface_hub') if name in sys.modules])"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, "inspect", str(make_adapter())],
