@@ -1,8 +1,8 @@
 """How fast an adapter is inspected: 8B-shaped, rank 16, all seven projections of 32 layers, bfloat16, 84 MB.
 
 Against SHA-256 over the same file by ``hashlib``, against ``PeftModel.from_pretrained`` onto a base of the same shape
-on torch's meta device, and, with the page cache emptied of the file, against a plain read of it. Interleaved, medians and
-medians of paired ratios. Memory is the peak above what the imports need, in a process of its own.
+on torch's meta device, and, with the page cache emptied of the file, against a plain read of it. Interleaved, medians
+and medians of paired ratios. Memory is the peak above what the imports need, in a process of its own.
 
     python benchmarks/inspect_adapter.py [--quick]
 

@@ -257,6 +257,11 @@ CASES = [
     ),
     # Medusa.
     Case(code="medusa.config", inside=medusa(members={"medusa_num_heads": 0}), outside=medusa()),
+    Case(
+        code="medusa.config",
+        inside={"tensors": {"0.0.linear.weight": ones(32, 32)}, "files": {"adapter_config.json": None}},
+        outside={"tensors": {"x.0.linear.weight": ones(32, 32)}, "files": {"adapter_config.json": None}},
+    ),
     Case(code="medusa.version", inside=medusa(members={"version": ...}), outside=medusa(members={"version": 2})),
     Case(code="medusa.layers", inside=medusa(members={"medusa_num_layers": 2}), outside=medusa()),
     Case(code="medusa.weights", inside=medusa(tensors={"0.0.linear.bias": None}), outside=medusa()),
