@@ -24,7 +24,7 @@ def medusa_config(evidence: Evidence) -> Iterator[Hit]:
     if evidence.medusa is None and (heads := evidence.others.get(OtherKind.MEDUSA, ())):
         yield Hit(
             where=listed(tensor.name for tensor in heads),
-            message=f"These are the names of Medusa heads, and there is no {MEDUSA_CONFIG_NAME} that says how many. LoRAX "
+            message=f"These are names of Medusa heads, and there is no {MEDUSA_CONFIG_NAME} that says how many. LoRAX "
             "needs it to load them. Give the directory that the heads were saved to, with its config.",
         )
     if isinstance(evidence.medusa, ConfigProblem):
