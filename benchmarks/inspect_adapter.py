@@ -1,8 +1,8 @@
-"""How fast an adapter is inspected: an 8B-shaped one of rank 16, all seven projections of 32 layers, bfloat16, 84 MB.
+"""How fast an adapter is inspected: 8B-shaped, rank 16, all seven projections of 32 layers, bfloat16, 84 MB.
 
-Against SHA-256 over the same file by ``hashlib``, against ``PeftModel.from_pretrained`` onto a base of the same shape on
-torch's meta device, and, with the page cache emptied of the file, against a plain read of it. Interleaved, medians and
-medians of paired ratios. Memory is the peak above what the imports need, in a process of its own.
+Against SHA-256 over the same file by ``hashlib``, against ``PeftModel.from_pretrained`` onto a base of the same shape
+on torch's meta device, and, with the page cache emptied of the file, against a plain read of it. Interleaved, medians
+and medians of paired ratios. Memory is the peak above what the imports need, in a process of its own.
 
     python benchmarks/inspect_adapter.py [--quick]
 
@@ -54,14 +54,17 @@ BASE_ID = "org/8b"
 TYPES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 MEMORY = """
-import json, resource, sys
+import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import inspect_adapter as here
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+before = peak()
 bundle, base, profile = here.bundle_of(Path(sys.argv[1])), here.base_model(), here.find_profile("lorax-0.12")
 here.inspect_bundle(bundle, base, profile)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(peak() - before)
 """
 
 
@@ -148,9 +151,9 @@ def forget(path: Path) -> None:
 
 def peft_loader(directory: Path) -> Callable[[], float]:
     """Load the adapter onto a fresh base of the meta device; only the loading is timed."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import torch  # noqa: PLC0415  # these three would be in the memory that is measured in another process
+    from peft import PeftModel  # noqa: PLC0415
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
 
     torch.set_num_threads(os.cpu_count() or 1)
     config = AutoConfig.for_model(**CONFIG)

@@ -8,16 +8,18 @@ of a float32 is a bfloat16, and a float16 becomes a float32 by moving its bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LAYOUTS", "Layout", "Magnitudes", "sum_of_squares"]
+__all__ = ["LAYOUTS", "Layout", "Magnitudes", "sums_of_squares"]
 
-_SAMPLES: Final = 4096
+_EXACT: Final = 4096
+_STEP: Final = 61
+"""A prime that is no usual width: steps of it meet all rows and columns of a matrix."""
 
 Magnitudes = NDArray[np.unsignedinteger[Any]]
 """Bits of floats, without their signs."""
@@ -54,20 +56,31 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
 """Float formats. The 8-bit ones are those of arXiv 2209.05433, table 1; E4M3 has NaN and no infinity."""
 
 
-def sum_of_squares(magnitudes: Magnitudes, layout: Layout) -> float:
-    """Estimate the sum of the squares of finite numbers, from some thousands that are evenly spread.
+def sums_of_squares(magnitudes: Magnitudes, spans: Sequence[tuple[int, int]], layout: Layout) -> list[float]:
+    """Estimate the sum of the squares of the numbers in each span, from some that are evenly spread.
 
-    Exact but for rounding where there are no more than that; 0 for a format of 8 bits. What leaves the range of single
-    precision counts as infinite or zero.
+    Exact but for rounding for spans of a few thousand numbers; 0 for a format of 8 bits. What leaves the range of
+    single precision counts as infinite or zero; what is not finite makes its span's sum meaningless, and no other's.
+
+    Args:
+        magnitudes: Of several tensors.
+        spans: First and last (exclusive) position of each.
+        layout: Their format.
     """
-    step = max(1, len(magnitudes) // _SAMPLES) | 1  # an odd step meets all columns of a matrix, and all rows
-    sample = magnitudes[::step]
+    if layout.unsigned.itemsize == 1:
+        return [0.0] * len(spans)
+    samples = _numbers(magnitudes[::_STEP], layout)
+    sums = []
+    for first, last in spans:
+        count = last - first
+        begin, end = -(-first // _STEP), -(-last // _STEP)
+        numbers = _numbers(magnitudes[first:last], layout) if count <= _EXACT else samples[begin:end]
+        sums.append(float(numbers.dot(numbers)) * (count / max(1, len(numbers))))
+    return sums
+
+
+def _numbers(magnitudes: Magnitudes, layout: Layout) -> NDArray[np.floating[Any]]:
     if layout.float_type is not None:
-        numbers = sample.view(layout.float_type)
-    elif layout.float32_shift is not None:
-        numbers = np.left_shift(sample, np.uint32(layout.float32_shift), dtype=np.uint32).view(np.float32)
-        if layout.float32_factor != 1.0:
-            numbers *= np.float32(layout.float32_factor)
-    else:
-        return 0.0
-    return float(np.dot(numbers, numbers)) * (len(magnitudes) / len(sample))
+        return magnitudes.view(layout.float_type)
+    wide = np.left_shift(magnitudes, np.uint32(layout.float32_shift or 0), dtype=np.uint32).view(np.float32)
+    return wide if layout.float32_factor == 1.0 else wide * np.float32(layout.float32_factor)

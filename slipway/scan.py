@@ -11,7 +11,7 @@ import numpy as np
 
 from slipway.errors import StoreError
 from slipway.hashing import BLOCK_BYTES, OverlappedHash, read_blocks
-from slipway.magnitudes import LAYOUTS, Layout, sum_of_squares
+from slipway.magnitudes import LAYOUTS, Layout, sums_of_squares
 from slipway.tensors import Header
 
 __all__ = ["Scan", "scan_file"]
@@ -134,9 +134,10 @@ class _Tally:
         np.bitwise_and(bits, bits.dtype.type(layout.magnitude), out=magnitudes)
         is_finite = int(magnitudes.max()) < layout.not_finite
         width = layout.unsigned.itemsize
-        for position, first, last in run.parts:
-            part = magnitudes[(first - begin) // width : (last - begin) // width]
+        spans = [((first - begin) // width, (last - begin) // width) for _, first, last in run.parts]
+        sums = sums_of_squares(magnitudes, spans, layout)
+        for (position, _, _), (first, last), squares in zip(run.parts, spans, sums, strict=True):
+            part = magnitudes[first:last]
             largest = 1 if is_finite and part[0] else int(part.max())
             self.largest[position] = max(self.largest[position], largest)
-            if 0 < largest < layout.not_finite:
-                self.squares[position] += sum_of_squares(part, layout)
+            self.squares[position] += squares

@@ -45,6 +45,8 @@ class S3Failure(Enum):
     WRONG_REGION = auto()
     REPLACED = auto()
     UNREACHABLE = auto()
+    FAILING = auto()
+    """It says itself that this may pass."""
     FAILED = auto()
 
 
@@ -122,7 +124,8 @@ def _classify_answer(response: Mapping[str, Any]) -> tuple[S3Failure, str]:
         return S3Failure.NO_OBJECT, code
     if status in {401, 403}:
         return S3Failure.DENIED, code
-    return S3Failure.FAILED, code or str(status)
+    is_passing = status in {429, 500, 502, 503, 504}
+    return (S3Failure.FAILING if is_passing else S3Failure.FAILED), code or str(status)
 
 
 @contextmanager

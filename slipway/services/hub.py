@@ -21,16 +21,17 @@ from slipway.adapter_config import CONFIG_NAME
 from slipway.errors import AdapterNotFoundError, SourceError, SourceUnavailableError
 from slipway.services.adapter_files import LOOKED_FOR, is_adapter_file, looks_like_whole_model
 from slipway.services.foreign_errors import HubFailure, classify_hub_error, hub_error_types
-from slipway.services.hub_body import RangeIgnoredError, open_body
+from slipway.services.hub_body import open_body
 from slipway.services.inflow import Inflow
+from slipway.services.ranged import RangeIgnoredError, fetch_ranges
 from slipway.services.stage import Stage
 from slipway.services.store import BundleStore
-from slipway.services.transfer import PASSING_STATUSES, Transfer, keep_once, pause, pull_in_thread
+from slipway.services.transfer import PASSING_STATUSES, Transfer, keep_once, pull_in_thread, take_together
 
 __all__ = ["HubSource"]
 
-ATTEMPTS: Final = 4
-"""Of one file, without a byte having come in between."""
+ATTEMPTS: Final = 3
+"""Of one file, when the server does not send the rest of it alone."""
 
 _SHA1: Final = re.compile(r"[0-9a-f]{40}")
 _NO_OBJECT: Final = "0" * 40
@@ -88,9 +89,9 @@ class _Pull:
 
         def fill(stage: Stage) -> None:
             self._transfer.expect(sum(file.size_bytes or 0 for file in files))
-            for file in files:
-                if stage.completed(file.name, file.version) is None:
-                    stage.keep(self._take(commit, file, stage))
+            missing = [file for file in files if stage.completed(file.name, file.version) is None]
+            self._transfer.count_present(sum(file.size_bytes for file in stage.files))
+            take_together(lambda file: self._take(commit, file, stage), missing, stage)
 
         return keep_once(
             store, self._key(commit), uri=self._uri, resolved_revision=commit, transfer=self._transfer, fill=fill
@@ -134,15 +135,15 @@ class _Pull:
 
     def _take(self, commit: str, file: _RemoteFile, stage: Stage) -> AdapterFile:
         """Fetch one file, or the rest of it, and hold it against what the Hub says of it."""
-        kept = sum(item.size_bytes for item in stage.files)
         for _ in range(ATTEMPTS):
             blob = _GitBlob(file.size_bytes or 0) if file.blob_id else None
             try:
                 with stage.inflow(file.name, file.version, [blob] if blob else []) as inflow:
-                    self._transfer.arrived(kept + inflow.start)
+                    self._transfer.count_present(inflow.start)
                     self._fetch(commit, file, inflow)
                     taken = inflow.finish()
             except RangeIgnoredError:
+                self._transfer.count_present(-inflow.arrived_bytes)
                 stage.forget(file.name)
                 continue
             is_whole = file.size_bytes in {None, taken.size_bytes}
@@ -158,25 +159,17 @@ class _Pull:
         )
 
     def _fetch(self, commit: str, file: _RemoteFile, inflow: Inflow) -> None:
-        """Fetch what is missing of a file, going on after connections that break."""
         from huggingface_hub import hf_hub_url  # noqa: PLC0415  # as above
 
         url = hf_hub_url(self._uri.location, file.name, revision=commit, endpoint=self._endpoint)
-        failures, before = 0, inflow.arrived_bytes
-        while file.size_bytes != inflow.arrived_bytes:
-            try:
-                with self._translated(), open_body(url, inflow.arrived_bytes) as chunks:
-                    for chunk in chunks:
-                        inflow.write(inflow.arrived_bytes, chunk)
-                        self._transfer.add(len(chunk))
-            except SourceUnavailableError:
-                failures = 1 if inflow.arrived_bytes > before else failures + 1
-                before = inflow.arrived_bytes
-                if failures == ATTEMPTS:
-                    raise
-                pause(failures, self._transfer)
-            else:
-                return
+
+        @contextmanager
+        def open_range(start: int, end: int | None) -> Iterator[Iterator[bytes]]:
+            with self._translated(), open_body(url, start, None if end == file.size_bytes else end) as pieces:
+                yield pieces
+
+        # In one piece: the Hub counts requests, and in order the hash keeps up.
+        fetch_ranges(open_range, inflow, self._transfer, size_bytes=file.size_bytes)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

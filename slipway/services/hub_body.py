@@ -10,20 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-__all__ = ["RangeIgnoredError", "open_body"]
+from slipway.services.ranged import RangeIgnoredError
+
+__all__ = ["open_body"]
 
 CHUNK_BYTES: Final = 1 << 20
 TIMEOUT_SECONDS: Final = 30.0
 """To connect, and between two pieces."""
 
 
-class RangeIgnoredError(Exception):
-    """The server sends a file from its start although we asked for the rest."""
-
-
 @contextmanager
-def open_body(url: str, start: int) -> Iterator[Iterator[bytes]]:
-    """Ask for a file from the byte ``start`` on.
+def open_body(url: str, start: int, end: int | None) -> Iterator[Iterator[bytes]]:
+    """Ask for a file from the byte ``start`` up to ``end``, or to its end.
 
     Redirects are followed, without our token when they leave the host.
 
@@ -31,7 +29,7 @@ def open_body(url: str, start: int) -> Iterator[Iterator[bytes]]:
         Pieces of at most ``CHUNK_BYTES``.
 
     Raises:
-        RangeIgnoredError: The answer begins at another byte.
+        RangeIgnoredError: The answer is not the part that was asked for.
         Exception: One of ``foreign_errors.hub_error_types``, also while reading.
     """
     from huggingface_hub.utils import (  # noqa: PLC0415  # a third of a second, and only this source needs it
@@ -42,8 +40,9 @@ def open_body(url: str, start: int) -> Iterator[Iterator[bytes]]:
 
     # Not to be compressed on the way: offsets are those of the file.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    is_part = start > 0 or end is not None
+    if is_part:
+        headers["Range"] = f"bytes={start}-" + ("" if end is None else str(end - 1))
     session = get_session()
     if callable(session.stream):  # httpx and its kind, from huggingface_hub 1.0 on; a setting in requests
         opened = session.stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS)
@@ -53,7 +52,7 @@ def open_body(url: str, start: int) -> Iterator[Iterator[bytes]]:
         read = _pieces_of_requests
     with opened as response:
         hf_raise_for_status(response)
-        if start and response.status_code != 206:
+        if is_part and response.status_code != 206:
             raise RangeIgnoredError
         yield read(response)
 

@@ -114,8 +114,8 @@ class _Pull:
         def count(received: int, total: int) -> None:
             nonlocal last
             if received < last:  # the client began again
+                self._transfer.count_present(-last)
                 last = 0
-                self._transfer.arrived(0)
             self._transfer.expect(total)
             self._transfer.add(received - last)
             last = received

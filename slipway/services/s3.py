@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,9 +21,10 @@ from slipway.services.adapter_files import LOOKED_FOR, is_adapter_file, looks_li
 from slipway.services.foreign_errors import S3Failure, classify_s3_error, s3_error_types
 from slipway.services.inflow import Inflow
 from slipway.services.object_checksums import ObjectChecksum, stored_checksum
+from slipway.services.ranged import RangeIgnoredError, fetch_ranges
 from slipway.services.stage import Stage
 from slipway.services.store import BundleStore
-from slipway.services.transfer import Transfer, keep_once, pause, pull_in_thread
+from slipway.services.transfer import Transfer, keep_once, pull_in_thread, take_together
 
 __all__ = ["S3Source"]
 
@@ -33,9 +32,6 @@ PART_BYTES: Final = 8 << 20
 """Of one ranged GET; a smaller object is fetched in one."""
 
 CONNECTIONS: Final = 8
-ATTEMPTS: Final = 4
-"""Of one range, without a byte having come in between; requests that fail as a whole are repeated by boto3."""
-
 _CHUNK_BYTES: Final = 1 << 20
 _TIMEOUT_SECONDS: Final = 60
 _NETWORK: Final = "Check the network, AWS_ENDPOINT_URL_S3 and AWS_REGION, and pull again: it goes on where it stopped."
@@ -72,10 +68,6 @@ class _Object:
     etag: str
 
 
-class _RangeIgnoredError(Exception):
-    """The store answers a request for a range with the whole object."""
-
-
 class _Pull:
     """One pull of one folder."""
 
@@ -93,9 +85,9 @@ class _Pull:
 
             def fill(stage: Stage) -> None:
                 self._transfer.expect(sum(item.size_bytes for item in objects))
-                for item in objects:
-                    if stage.completed(item.name, item.etag) is None:
-                        stage.keep(self._take(client, item, stage))
+                missing = [item for item in objects if stage.completed(item.name, item.etag) is None]
+                self._transfer.count_present(sum(file.size_bytes for file in stage.files))
+                take_together(lambda item: self._take(client, item, stage), missing, stage)
 
             key = f"s3 {client.meta.endpoint_url} {self._uri.location} {revision}"
             return keep_once(store, key, uri=self._uri, resolved_revision=revision, transfer=self._transfer, fill=fill)
@@ -164,15 +156,15 @@ class _Pull:
 
     def _take(self, client: Any, item: _Object, stage: Stage) -> AdapterFile:  # noqa: ANN401  # as above
         """Fetch one object, or the rest of it, and hold it against the checksum that the store has of it."""
-        kept = sum(file.size_bytes for file in stage.files)
         for part_bytes in (PART_BYTES, max(item.size_bytes, 1)):
             checksum = self._stored_checksum(client, item)
             try:
                 with stage.inflow(item.name, item.etag, [checksum] if checksum else []) as inflow:
-                    self._transfer.arrived(kept + inflow.start)
+                    self._transfer.count_present(inflow.start)
                     self._fetch(client, item, inflow, part_bytes)
                     taken = inflow.finish()
-            except _RangeIgnoredError:
+            except RangeIgnoredError:
+                self._transfer.count_present(-inflow.arrived_bytes)
                 stage.forget(item.name)
                 continue
             if taken.size_bytes == item.size_bytes and (checksum is None or checksum.matches()):
@@ -196,65 +188,33 @@ class _Pull:
         return stored_checksum(client.head_object(**at, ChecksumMode="ENABLED"), first_part)
 
     def _fetch(self, client: Any, item: _Object, inflow: Inflow, part_bytes: int) -> None:  # noqa: ANN401  # as above
-        starts = range(inflow.start, item.size_bytes, part_bytes)
-        abandoned = threading.Event()
+        @contextmanager
+        def open_range(start: int, end: int | None) -> Iterator[Iterator[bytes]]:
+            with self._translated():
+                yield self._pieces(client, item, start, item.size_bytes if end is None else end)
 
-        def fetch(start: int) -> None:
-            try:
-                self._fetch_range(client, item, inflow, (start, min(start + part_bytes, item.size_bytes)), abandoned)
-            except BaseException:
-                abandoned.set()
-                raise
+        fetch_ranges(
+            open_range,
+            inflow,
+            self._transfer,
+            size_bytes=item.size_bytes,
+            part_bytes=part_bytes,
+            connections=CONNECTIONS,
+        )
 
-        if len(starts) < 2:
-            for start in starts:
-                fetch(start)
-            return
-        with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="slipway-s3") as pool:
-            for future in [pool.submit(fetch, start) for start in starts]:
-                future.result()
-
-    def _fetch_range(
-        self,
-        client: Any,  # noqa: ANN401  # as above
-        item: _Object,
-        inflow: Inflow,
-        span: tuple[int, int],
-        abandoned: threading.Event,
-    ) -> None:
-        """Fetch bytes from ``span[0]`` up to ``span[1]``, going on after connections that break."""
-        position, end = span
-        failures = 0
-        while position < end and not abandoned.is_set():
-            before = position
-            try:
-                for chunk in self._chunks(client, item, position, end):
-                    inflow.write(position, chunk)
-                    position += len(chunk)
-                    self._transfer.add(len(chunk))
-                    if abandoned.is_set():
-                        return
-            except s3_error_types() as error:
-                if classify_s3_error(error)[0] is not S3Failure.UNREACHABLE:
-                    raise
-                failures = 1 if position > before else failures + 1
-                if failures == ATTEMPTS:
-                    raise
-                pause(failures, self._transfer)
-
-    def _chunks(self, client: Any, item: _Object, start: int, end: int) -> Iterator[bytes]:  # noqa: ANN401  # as above
-        whole = start == 0 and end == item.size_bytes
-        span = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
+    def _pieces(self, client: Any, item: _Object, start: int, end: int) -> Iterator[bytes]:  # noqa: ANN401  # as above
+        is_part = (start, end) != (0, item.size_bytes)
+        span = {"Range": f"bytes={start}-{end - 1}"} if is_part else {}
         answer = client.get_object(Bucket=self._bucket, Key=item.key, IfMatch=f'"{item.etag}"', **span)
         with closing(answer["Body"]) as body:
             if str(answer.get("ETag", "")).strip('"') != item.etag:  # some stores do not know If-Match
                 raise self._replaced()
-            if not whole and answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
-                raise _RangeIgnoredError
+            if is_part and answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
+                raise RangeIgnoredError
             missing = end - start
-            while missing and (chunk := body.read(min(_CHUNK_BYTES, missing))):
-                missing -= len(chunk)
-                yield chunk
+            while missing and (piece := body.read(min(_CHUNK_BYTES, missing))):
+                missing -= len(piece)
+                yield piece
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -297,9 +257,9 @@ class _Pull:
                     f"{self._uri} cannot be pulled: the store is not reached ({detail}).",
                 )
                 fix = _NETWORK
-            case S3Failure.FAILED:
-                kind, message = SourceUnavailableError, f"{self._uri} cannot be pulled: the store answers {detail}."
-                fix = "Try again later."
+            case S3Failure.FAILED | S3Failure.FAILING:
+                kind = SourceUnavailableError if failure is S3Failure.FAILING else SourceError
+                message, fix = f"{self._uri} cannot be pulled: the store answers {detail}.", "Try again later."
             case _:
                 assert_never(failure)
         return kind(message, fix=fix)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Final, TypeVar
 
-from slipway.adapter import AdapterUri, Bundle
+from slipway.adapter import AdapterFile, AdapterUri, Bundle
 from slipway.errors import SourceError
 from slipway.progress import Kind, ProgressEvent, Unit, emit
 from slipway.services.stage import Stage
 from slipway.services.store import BundleStore
 
-__all__ = ["PASSING_STATUSES", "Transfer", "keep_once", "pause", "pull_in_thread"]
+__all__ = ["PASSING_STATUSES", "Transfer", "keep_once", "pause", "pull_in_thread", "take_together"]
 
 EMIT_SECONDS: Final = 0.1
 """Between two progress events."""
@@ -22,7 +23,11 @@ EMIT_SECONDS: Final = 0.1
 PASSING_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses that a repeat may not meet."""
 
+FILES_AT_ONCE: Final = 4
 _LONGEST_PAUSE_SECONDS: Final = 8.0
+
+
+_Item = TypeVar("_Item")
 
 
 class Transfer:
@@ -46,10 +51,10 @@ class Transfer:
         with self._lock:
             self._total = total_bytes
 
-    def arrived(self, done_bytes: int) -> None:
-        """Say how many bytes are here without having been moved: an earlier pull that was cut has left them."""
+    def count_present(self, count: int) -> None:
+        """Count bytes that a pull that was cut has left; or, negative, bytes that are lost."""
         with self._lock:
-            self._done = done_bytes
+            self._done += count
 
     def add(self, count: int) -> None:
         """Count bytes that have arrived.
@@ -144,6 +149,19 @@ def keep_once(
             return bundle
         fill(stage)
         return store.commit(stage, uri=str(uri), resolved_revision=resolved_revision)
+
+
+def take_together(take: Callable[[_Item], AdapterFile], items: Sequence[_Item], stage: Stage) -> None:
+    """Fetch several files at once, so that small ones do not keep a large one waiting; the first failure is raised."""
+    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="slipway-file") as pool:
+        futures = [pool.submit(take, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                stage.keep(future.result())
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
 
 
 def pause(failures: int, transfer: Transfer) -> None:

@@ -9,7 +9,6 @@ from slipway.adapter_config import CONFIG_NAME, AdapterConfig, ConfigProblem
 from slipway.adapter_evidence import Evidence
 from slipway.findings import Fix, Prediction, Severity, listed
 from slipway.lora import OtherKind
-from slipway.medusa import MedusaConfig
 from slipway.rules import Hit, Rule, rule
 from slipway.tensors import shown
 
@@ -26,7 +25,7 @@ _PROMPT_LEARNING: Final = frozenset(
 @rule("config.missing", Severity.ERROR, Prediction.REJECT, Fix.MANUAL, source="adapters/__init__.py")
 def config_missing(evidence: Evidence) -> Iterator[Hit]:
     """No adapter_config.json."""
-    if evidence.config is None and not isinstance(evidence.medusa, MedusaConfig | ConfigProblem):
+    if evidence.config is None and evidence.medusa is None and not evidence.others.get(OtherKind.MEDUSA):
         yield Hit(
             where=evidence.bundle.uri,
             message=f"There is no {CONFIG_NAME}. LoRAX answers 424, `No valid adapter config file found`. "

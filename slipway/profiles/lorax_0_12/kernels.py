@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LARGEST_GRAPH_RANK", "LARGEST_KERNEL_RANK", "WIDTHS", "has_rank_kernel", "is_safe_rank", "padded_rank"]
+__all__ = ["LARGEST_GRAPH_RANK", "LARGEST_KERNEL_RANK", "WIDTHS", "has_rank_kernel", "padded_rank"]
 
 _SMALLEST: Final = 8
 _STEP: Final = 16
@@ -39,13 +39,11 @@ def padded_rank(rank: int, tensor_parallel: int = 1) -> int:
 
 
 def has_rank_kernel(rank: int, tensor_parallel: int = 1) -> bool:
-    """Whether a rank, once padded, can be computed: by a kernel, or by the slow loop above all kernels."""
+    """Whether a rank, once padded, can be computed: by a kernel, or by the slow loop above all kernels.
+
+    Where the GPUs are no power of two, a rank passes that has a kernel as a whole: which share of it each of them
+    gets is not known.
+    """
     padded = padded_rank(rank, tensor_parallel)
-    return padded > LARGEST_KERNEL_RANK * tensor_parallel or (
-        padded % tensor_parallel == 0 and padded // tensor_parallel in _RANKS
-    )
-
-
-def is_safe_rank(rank: int, tensor_parallel: int = 1) -> bool:
-    """Whether LoRAX serves a rank as it is: not padded, which would spoil the scale, and with kernels."""
-    return padded_rank(rank, tensor_parallel) == rank and has_rank_kernel(rank, tensor_parallel)
+    shared = padded // tensor_parallel if padded % tensor_parallel == 0 else padded
+    return padded > LARGEST_KERNEL_RANK * tensor_parallel or bool({shared, padded} & _RANKS)

@@ -7,7 +7,8 @@ from typing import Final
 
 from slipway.adapter_config import AdapterConfig, ConfigProblem
 from slipway.adapter_evidence import Evidence
-from slipway.findings import Fix, Prediction, Severity
+from slipway.findings import Fix, Prediction, Severity, listed
+from slipway.lora import OtherKind
 from slipway.medusa import MEDUSA_CONFIG_NAME, MedusaConfig
 from slipway.rules import Hit, Rule, rule
 from slipway.tensors import shown
@@ -19,7 +20,13 @@ _FIRST_PER_REQUEST: Final = 2
 
 @rule("medusa.config", Severity.ERROR, Prediction.REJECT, Fix.MANUAL, source="adapters/medusa.py")
 def medusa_config(evidence: Evidence) -> Iterator[Hit]:
-    """A Medusa config that lacks heads, layers or the base's name."""
+    """Medusa heads without a config.json, or with one that lacks heads, layers or the base's name."""
+    if evidence.medusa is None and (heads := evidence.others.get(OtherKind.MEDUSA, ())):
+        yield Hit(
+            where=listed(tensor.name for tensor in heads),
+            message=f"These are names of Medusa heads, and there is no {MEDUSA_CONFIG_NAME} that says how many. LoRAX "
+            "needs it to load them. Give the directory that the heads were saved to, with its config.",
+        )
     if isinstance(evidence.medusa, ConfigProblem):
         yield Hit(
             where=f"{MEDUSA_CONFIG_NAME}: {evidence.medusa.key}",

@@ -44,11 +44,7 @@ def tensors_empty(evidence: Evidence) -> Iterator[Hit]:
 @rule("tensors.foreign", Severity.ERROR, Prediction.DROP, Fix.MANUAL, source="adapters/lora.py, models/model.py")
 def tensors_foreign(evidence: Evidence) -> Iterator[Hit]:
     """Tensors of no known meaning: LoRAX asks for none but its own names, and does not say that some are left."""
-    foreign = [
-        *evidence.others.get(OtherKind.UNKNOWN, ()),
-        *(evidence.others.get(OtherKind.MEDUSA, ()) if evidence.medusa is None else ()),
-    ]
-    if foreign:
+    if foreign := evidence.others.get(OtherKind.UNKNOWN, ()):
         yield Hit(
             where=listed(tensor.name for tensor in foreign),
             message=f"{len(foreign):,} of {len(evidence.tensors):,} tensors are not named "

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -210,10 +211,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_bytes(self, content: bytes | Path, start: int, stop: int) -> None:
         faults = self.hub.faults
         if isinstance(content, Path):
+            began, first = time.perf_counter(), start
             with content.open("rb") as file:
                 file.seek(start)
                 while start < stop:
                     start += self._count(file.read(min(1 << 18, stop - start)))
+                    if faults.seconds_per_megabyte:
+                        due = began + faults.seconds_per_megabyte * (start - first) / 1e6
+                        time.sleep(max(0.0, due - time.perf_counter()))
             return
         for at in range(start, stop, 1 << 18):
             data = bytearray(content[at : min(at + (1 << 18), stop)])
@@ -273,10 +278,13 @@ def _sha256(content: bytes | Path) -> str:
 
 
 def main() -> None:
-    """Serve directories until stdin ends."""
+    """Serve directories until stdin ends; ``--pace=N`` sends each file at N MB/s at most."""
     with HubStandIn() as hub:
         for argument in sys.argv[1:]:
             name, _, directory = argument.partition("=")
+            if name == "--pace":
+                hub.faults.seconds_per_megabyte = 1 / float(directory)
+                continue
             hub.add(
                 name,
                 {

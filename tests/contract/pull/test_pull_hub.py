@@ -12,8 +12,8 @@ import pytest
 from slipway.adapter import Digest
 from slipway.errors import AdapterNotFoundError, SourceError, SourceUnavailableError, StoreError, TransientError
 from slipway.progress import Unit, listening
-from slipway.services import hub as hub_module
 from slipway.services import inflow as inflow_module
+from slipway.services import ranged
 from slipway.services.hub import HubSource
 from slipway.uri import parse_adapter_uri
 
@@ -38,7 +38,7 @@ def adapter(hub, weights):
 @pytest.fixture
 def impatient(monkeypatch):
     """No waiting between attempts."""
-    monkeypatch.setattr(hub_module, "pause", lambda _failures, transfer: transfer.check())
+    monkeypatch.setattr(ranged, "pause", lambda _failures, transfer: transfer.check())
 
 
 def test_only_adapter_files_at_one_commit_are_taken(hub, adapter, pull, weights):
@@ -183,7 +183,7 @@ def test_connection_that_breaks_is_gone_on_from_where_it_broke(hub, pull, impati
 def test_pull_that_was_cut_is_gone_on_from_where_it_stopped(hub, pull, impatient, leftovers, monkeypatch, store):
     content = bytes(range(256)) * (100 << 10)
     hub.add("org/large", {"adapter_config.json": CONFIG, "adapter_model.safetensors": content})
-    monkeypatch.setattr(hub_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(ranged, "ATTEMPTS", 1)
     hub.faults.cut_after = [12 << 20]
     with pytest.raises(SourceUnavailableError):
         pull("hf://org/large")

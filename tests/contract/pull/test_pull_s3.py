@@ -19,6 +19,7 @@ from slipway.errors import (
     TransientError,
 )
 from slipway.progress import listening
+from slipway.services import ranged
 from slipway.services import s3 as s3_module
 
 CONFIG = b'{"peft_type": "LORA", "r": 8}'
@@ -49,7 +50,7 @@ def small_parts(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(s3_module, "pause", lambda _failures, transfer: transfer.check())
+    monkeypatch.setattr(ranged, "pause", lambda _failures, transfer: transfer.check())
 
 
 @pytest.mark.parametrize("address", ["s3://adapters/team/a1", "s3://adapters/team/a1/"])
@@ -86,7 +87,7 @@ def test_changed_object_is_another_revision(adapter, pull, put):
 def test_object_replaced_while_it_is_fetched_is_an_error_and_no_mixture(
     adapter, pull, s3, put, store, small_parts, monkeypatch
 ):
-    monkeypatch.setattr(s3_module, "CONNECTIONS", 2)
+    monkeypatch.setattr(s3_module, "CONNECTIONS", 1)  # so that something is left to fetch
 
     def replace(count):
         if count > 2 * MIB:
@@ -112,7 +113,7 @@ def test_connection_that_breaks_is_gone_on_from_where_it_broke(adapter, pull, s3
 
 def test_pull_that_was_cut_is_gone_on_from_where_it_stopped(pull, put, s3, leftovers, monkeypatch, store, impatient):
     put("team/a1/", {"adapter_config.json": CONFIG, "adapter_model.safetensors": os.urandom(20 * MIB)})
-    monkeypatch.setattr(s3_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(ranged, "ATTEMPTS", 1)
     monkeypatch.setattr(s3_module, "CONNECTIONS", 1)
     s3.cut_after = [100 * MIB, 4 * MIB]  # the second range breaks off
     with pytest.raises(SourceUnavailableError):

@@ -12,8 +12,9 @@ import pytest
 from slipway.base_model import BaseModel
 from slipway.base_shapes import derive_modules
 from slipway.findings import Severity
+from slipway.fit import safe_rank
 from slipway.profiles import find_profile
-from slipway.profiles.lorax_0_12.kernels import padded_rank
+from slipway.profiles.lorax_0_12.kernels import has_rank_kernel, padded_rank
 from slipway.server_facts import ServerFacts
 
 LORAX = find_profile("lorax-0.12")
@@ -257,6 +258,11 @@ CASES = [
     ),
     # Medusa.
     Case(code="medusa.config", inside=medusa(members={"medusa_num_heads": 0}), outside=medusa()),
+    Case(
+        code="medusa.config",
+        inside={"tensors": {"0.0.linear.weight": ones(32, 32)}, "files": {"adapter_config.json": None}},
+        outside={"tensors": {"x.0.linear.weight": ones(32, 32)}, "files": {"adapter_config.json": None}},
+    ),
     Case(code="medusa.version", inside=medusa(members={"version": ...}), outside=medusa(members={"version": 2})),
     Case(code="medusa.layers", inside=medusa(members={"medusa_num_layers": 2}), outside=medusa()),
     Case(code="medusa.weights", inside=medusa(tensors={"0.0.linear.bias": None}), outside=medusa()),
@@ -692,3 +698,12 @@ def test_renamed_matrices_are_judged_under_their_right_names(findings_of):
 )
 def test_padding_follows_pad_rank(rank, parallel, padded):
     assert padded_rank(rank, parallel) == padded
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 3, 4, 6, 8, 16])
+def test_every_rank_that_fit_writes_is_served(parallel):
+    """Two modules state LoRAX's ranks; where they differ, a fitted adapter would be refused."""
+    for rank in range(1, 600):
+        safe = safe_rank(rank, parallel)
+        assert padded_rank(safe, parallel) == safe
+        assert has_rank_kernel(safe, parallel)
