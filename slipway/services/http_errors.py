@@ -157,11 +157,7 @@ def translate(error: Exception, service: Service, method: str, url: httpx.URL | 
         return error_of_status(error.response, service)
     untrusted = isinstance(error, httpx.ConnectError) and "CERTIFICATE" in str(error).upper()
     meaning = _UNTRUSTED if untrusted else next(row for row in _MEANINGS if isinstance(error, row.kinds))
-    reason = (
-        _masked(_reason(error), service)
-        if meaning.error is UnavailableError
-        else ""
-    )
+    reason = _masked(_reason(error), service) if meaning.error is UnavailableError else ""
     text = meaning.text.format(reason=reason, kind=type(error).__name__)
     message = f"{service.name}: {method} {bare_url(url)}: {text}"
     fix = meaning.fix.format(
@@ -242,9 +238,7 @@ def _said(response: httpx.Response, service: Service) -> tuple[str, str]:
         said = response.text if response.headers.get("content-type", "").startswith("text/plain") else ""
     else:
         said, error_type = _said_in(body)
-    return _masked(" ".join(said.split()), service)[
-        :_QUOTED_CHARACTERS
-    ], error_type[:80]
+    return _masked(" ".join(said.split()), service)[:_QUOTED_CHARACTERS], error_type[:80]
 
 
 def _said_in(body: object) -> tuple[str, str]:

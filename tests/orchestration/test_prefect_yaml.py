@@ -21,6 +21,7 @@ FLOWS = {
 TASKS = {
     "tasks.sources.pull_adapter": ("pull", "pull-{name}", 1),
     "tasks.inspection.inspect_adapter": ("inspect", "inspect-{release_id}", 0),
+    "tasks.fitting.fit_adapter": ("fit", "fit-{release_id}", 0),
     "tasks.registry.upload_adapter": ("upload", "upload-{release_id}", 1),
     "tasks.serving.serve_base": ("attach-or-deploy", "serve-{release_id}", 1),
     "tasks.serving.prove_adapter_live": ("prove-live", "prove-{release_id}", 1),

@@ -122,9 +122,7 @@ def test_the_json_suite_asks_for_each_record_in_two_orders_as_one_group():
 @pytest.mark.parametrize("name", ["translate.yaml", "json.yaml"])
 def test_the_shipped_suites_are_the_generators_output(name, tmp_path):
     write_suites(tmp_path)
-    assert (SUITES / name).read_text() == (tmp_path / name).read_text(), (
-        "run python -m sandbox.suites configs/suites"
-    )
+    assert (SUITES / name).read_text() == (tmp_path / name).read_text(), "run python -m sandbox.suites configs/suites"
 
 
 @pytest.mark.parametrize("task", ["translate", "json"])
