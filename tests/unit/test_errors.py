@@ -41,7 +41,7 @@ def test_every_class_is_in_the_tree_and_exported(kind):
 def test_transient_errors_are_marked():
     """Retry rules ask only for this base."""
     marked = {kind.__name__ for kind in every_class() if issubclass(kind, errors.TransientError)}
-    assert marked == {"RateLimitedError", "UnavailableError", "ServiceTimeoutError"}
+    assert marked == {"RateLimitedError", "SourceUnavailableError", "UnavailableError", "ServiceTimeoutError"}
 
 
 def test_a_config_error_names_file_line_and_key():
