@@ -7,21 +7,24 @@ from collections.abc import Collection
 from typing import Final
 
 from slipway.adapter_config import CONFIG_NAME
+from slipway.medusa import MEDUSA_CONFIG_NAME
 
 __all__ = ["LOOKED_FOR", "is_adapter_file", "is_safe_name", "looks_like_whole_model"]
 
 LOOKED_FOR: Final = f"{CONFIG_NAME}, *.safetensors and adapter_model.bin"
 
 _WHOLE_MODEL: Final = re.compile(r"(model|pytorch_model|consolidated)([.-].*)?\.(safetensors|bin|index\.json|pth)")
+_WANTED: Final = frozenset({CONFIG_NAME, MEDUSA_CONFIG_NAME, "adapter_model.bin"})
 _SAFE: Final = re.compile(r"[^\x00-\x1f\x7f/\\]{1,255}")
 
 
 def is_adapter_file(name: str) -> bool:
     """Whether a file is part of an adapter, by its name: never checkpoints, optimizer state or READMEs.
 
-    A pickle is kept so that it can be reported. It is never opened.
+    A pickle is kept so that it can be reported; it is never opened. A ``config.json`` is what makes LoRAX take a directory
+    for a Medusa adapter.
     """
-    return is_safe_name(name) and (name == CONFIG_NAME or name.endswith(".safetensors") or name == "adapter_model.bin")
+    return is_safe_name(name) and (name in _WANTED or name.endswith(".safetensors"))
 
 
 def is_safe_name(name: str) -> bool:
