@@ -21,8 +21,8 @@ _SAFE: Final = re.compile(r"[^\x00-\x1f\x7f/\\]{1,255}")
 def is_adapter_file(name: str) -> bool:
     """Whether a file is part of an adapter, by its name: never checkpoints, optimizer state or READMEs.
 
-    A pickle is kept so that it can be reported; it is never opened. A ``config.json`` is what makes LoRAX take a directory
-    for a Medusa adapter.
+    A pickle is kept so that it can be reported; it is never opened. A ``config.json`` is what makes LoRAX take a
+    directory for a Medusa adapter.
     """
     return is_safe_name(name) and (name in _WANTED or name.endswith(".safetensors"))
 
