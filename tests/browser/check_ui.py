@@ -71,13 +71,22 @@ async def check(stage, acts, play) -> None:
                 await look(page, outcome.run_url, f"run-{name}", [f"{outcome.release_id} to sandbox", state])
             await look(page, f"{promoted.run_url}?tab=Artifacts", "run-artifacts", ["release-translate"])
             await look(
-                page, f"{stage.ui}/artifacts/key/release-translate", "artifact-versions", ["rollback to translate-1"]
+                page,
+                f"{stage.ui}/artifacts/key/release-translate",
+                "artifact-versions",
+                [f"rollback to {results[-1].outcome.release_id}"],
             )
             await look(
                 page,
                 f"{stage.ui}/artifacts/artifact/{artifacts['evaluation-translate']}",
                 "artifact-evaluation",
                 ["pass_rate at_least 0.8"],
+            )
+            await look(
+                page,
+                f"{stage.ui}/artifacts/artifact/{artifacts['findings-translate']}",
+                "artifact-findings",
+                ["what inspection found in"],
             )
             await look(page, f"{stage.ui}/v2/dashboard", "dashboard", ["Flow Runs"])
         finally:
