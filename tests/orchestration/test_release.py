@@ -153,6 +153,15 @@ async def test_broken_adapter_is_refused_before_anything_is_uploaded(
     assert all(reason.split(":")[0] in report["data"] for reason in outcome.reasons)
 
 
+async def test_version_of_the_registry_is_released_under_another_name(run_release, prefect_server, name):
+    """Pulled through the registry, with a progress artifact of the bytes; the digest is known, and so the version."""
+    await ended(await run_release("translate-v2"), "Promoted")
+    outcome = await ended(await run_release(f"pbase://{name}/1", name=f"{name}-copy"), "Promoted")
+    assert outcome.adapter_id == f"{name}/1"
+    (pulled,) = prefect_server.artifacts(f"pulling-{name}-copy")
+    assert (pulled["type"], float(pulled["data"])) == ("progress", 100.0)
+
+
 async def test_too_little_evidence_decides_nothing(run_release, workspace, prefect_server, write_gate, name):
     """Neither promoted nor held: a person has to look, and the exit code says so."""
     outcome = await ended(await run_release("translate-v1", gate=write_gate(min_cases=100)), "Inconclusive")
