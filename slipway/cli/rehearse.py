@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +42,8 @@ def rehearse(*, keep: Annotated[bool, Parameter(negative="")] = False) -> int:
             fix="Install it with `pip install 'slipway[sandbox]'`, or use `make setup`.",
         )
     prepare_prefect()
+    # By default TERM ends Python on the spot, and the servers would be left running.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     from flows.rehearsal import ACTS, open_stage, play
 
     console = stdout()
