@@ -27,7 +27,7 @@ UPDATE_SECONDS = 1.0
 
 
 @task(name="pull", task_run_name="pull-{name}", **REMOTE)
-async def pull_adapter(adapter: str, *, name: str) -> Bundle:  # Prefect names the run by it
+async def pull_adapter(adapter: str, *, name: str) -> Bundle:
     """Fetch an adapter into the local store.
 
     The release does not exist in the ledger yet: its identity is the digest that this step finds.
