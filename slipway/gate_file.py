@@ -16,6 +16,8 @@ from slipway.yaml_files import load_model
 __all__ = [
     "Against",
     "Approval",
+    "CostRule",
+    "EarlyStop",
     "FirstRelease",
     "Gate",
     "LatencyRule",
@@ -36,6 +38,7 @@ class Metric(StrEnum):
     LATENCY_P95 = "latency_ms.p95"
     LATENCY_P99 = "latency_ms.p99"
     LATENCY_MEAN = "latency_ms.mean"
+    COST_MEAN = "cost_usd.mean"
 
     @property
     def is_latency(self) -> bool:
@@ -55,6 +58,15 @@ class Approval(StrEnum):
 
     NONE = "none"
     HUMAN = "human"
+
+
+class EarlyStop(StrEnum):
+    """When an evaluation may end before every case was asked."""
+
+    CURTAILMENT = "curtailment"
+    """When no answer still to come can change the verdict."""
+    SEQUENTIAL = "sequential"
+    """Also when an always-valid bound has settled it."""
 
 
 class _Strict(BaseModel):
@@ -115,12 +127,20 @@ class LatencyRule(_Strict):
     ratio_at_most: float = Field(gt=0)
 
 
+class CostRule(_Strict):
+    """The candidate's cost over the other arm's, on the cases that both answered, may be at most ``ratio_at_most``."""
+
+    of: Literal["champion", "base"]
+    ratio_at_most: float = Field(gt=0)
+
+
 class Against(_Strict):
     """Paired comparisons with the other arms."""
 
     champion: NonInferiority | None = None
     base: Superiority | None = None
     latency: LatencyRule | None = None
+    cost: CostRule | None = None
 
 
 class Gate(_Strict):
@@ -130,19 +150,23 @@ class Gate(_Strict):
         confidence: Of every interval, two-sided.
         min_cases: Fewer answered cases, or pairs, decide nothing.
         max_missing: Share of cases that an arm may fail to answer.
+        min_coverage: Share of the suite's checks that must have been applied.
         require: Floors and ceilings on the candidate.
         against: Paired comparisons.
         first_release: What to do without a champion.
         approval: Whether a person decides last; for the flow, not for ``decide``.
+        early_stop: When not every case has to be asked.
     """
 
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
     min_cases: int = Field(default=30, ge=1)
     max_missing: float = Field(default=0.02, ge=0, lt=1)
+    min_coverage: float = Field(default=1.0, ge=0, le=1)
     require: tuple[Requirement, ...] = ()
     against: Against = Against()
     first_release: FirstRelease = FirstRelease.BASE_ONLY
     approval: Approval = Approval.NONE
+    early_stop: EarlyStop = EarlyStop.CURTAILMENT
 
 
 def load_gate(path: Path | str) -> Gate:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Arm", "CaseResult", "CheckResult"]
+__all__ = ["Arm", "CaseResult", "CheckResult", "Timing"]
 
 
 class Arm(StrEnum):
@@ -21,21 +21,39 @@ class Arm(StrEnum):
 
 
 class CheckResult(BaseModel):
-    """What one check said of one output. ``score`` is in [0, 1]."""
+    """What one check said of one output.
+
+    ``passed`` is None, and ``score`` 0, for a check that could not be applied for want of support (a program in another
+    language, a judged check without a judge): it neither passes nor fails, and lowers the coverage.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     type: str
-    passed: bool
+    passed: bool | None
     score: float
+    """In [0, 1]."""
     reason: str = ""
+    metric: str = ""
+    weight: float = 1.0
+
+
+class Timing(BaseModel):
+    """What the server told of its own time, in milliseconds; None where it, or a front end, told nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    queue_ms: float | None = None
+    inference_ms: float | None = None
+    time_per_token_ms: float | None = None
+    total_ms: float | None = None
 
 
 class CaseResult(BaseModel):
     """One case answered by one arm.
 
     ``error`` set means that the instrument failed: the case is missing for this arm, neither passed nor failed, and
-    ``passed`` and ``score`` are null.
+    ``passed`` and ``score`` are null. ``not_asked`` says besides that nobody asked, because the verdict was certain.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,7 +67,17 @@ class CaseResult(BaseModel):
     tags: tuple[str, ...] = ()
     group: str | None = None
     checks: tuple[CheckResult, ...] = ()
+    metrics: dict[str, float] = {}
+    """Weighted mean score of the checks that share a metric's name."""
     latency_ms: float | None = Field(default=None, ge=0)
+    timing: Timing | None = None
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
+    finish_reason: str | None = None
+    cost_usd: float | None = Field(default=None, ge=0)
+    session: str = ""
+    """The evaluation that asked. Latencies compare only within one: under the same load."""
+    redacted: bool = False
+    """The output recorded here is not what was graded: patterns of the target were masked in it."""
     error: str | None = None
+    not_asked: bool = False

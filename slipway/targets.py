@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slipway.errors import ConfigurationError
+from slipway.judge_settings import JudgeSettings
 from slipway.server_facts import ServerFacts
 from slipway.yaml_files import load_model
 
@@ -131,7 +132,9 @@ class Prices(_Strict):
     """What the target costs. No service has a price endpoint, so prices are configuration."""
 
     gpu_hour_usd: float | None = Field(default=None, ge=0)
+    """For each replica's GPU hour; an answer costs its share of the server's time."""
     million_tokens_usd: float | None = Field(default=None, ge=0)
+    """For a million tokens, in and out alike, where tokens are billed."""
 
 
 class Target(_Strict):
@@ -159,6 +162,10 @@ class Target(_Strict):
     answer_timeout_seconds: float = Field(default=300.0, gt=0)
     """For one answer. The first one to an adapter waits for its download and load, and giving up early can abort a
     LoRAX router, so this is no place to be impatient."""
+    judge: JudgeSettings | None = None
+    """The model that grades what no rule can: any OpenAI-compatible server. A suite may bring its own."""
+    redact: tuple[str, ...] = ()
+    """Patterns (Python's ``re``) masked in prompts and outputs before anything is written."""
     reference_route: str | None = None
     """A route of the server that computes the same logits with PEFT alone; the sandbox has one."""
 
