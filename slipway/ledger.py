@@ -28,9 +28,11 @@ __all__ = [
     "StepRecorded",
     "StepState",
     "StepStatus",
+    "Trial",
     "UploadFact",
     "UploadStage",
     "UploadState",
+    "attempt_number",
     "champion",
     "champion_stack",
     "fold_deployments",
@@ -224,6 +226,19 @@ class ReleaseState:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One set of recorded results that a gate decided on.
+
+    Attributes:
+        evidence: SHA-256 of the recorded results.
+        spends: Whether it spent error: it could have promoted, and did not.
+    """
+
+    evidence: str
+    spends: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class UploadFact:
     """One stage of one attempt to upload a bundle. ``sequence`` orders all upload facts of the ledger."""
 
@@ -332,6 +347,25 @@ def champion_stack(promotions: Iterable[Promotion]) -> tuple[Promotion, ...]:
         else:
             stack.append(promotion)
     return tuple(stack)
+
+
+def attempt_number(trials: Iterable[Trial], evidence: str) -> int:
+    """Tell which attempt a decision on ``evidence`` is, from 1.
+
+    Each attempt is a chance to be promoted by luck, so the gate asks more of each further one. The same evidence
+    decided on again, by a repeated release or with another gate file, is no further attempt.
+
+    Args:
+        trials: Of one candidate on one suite, in the order in which they were decided on.
+        evidence: SHA-256 of the results to decide on now.
+    """
+    spent: set[str] = set()
+    for trial in trials:
+        if trial.evidence == evidence:
+            break
+        if trial.spends:
+            spent.add(trial.evidence)
+    return 1 + len(spent)
 
 
 def fold_release(

@@ -1,21 +1,22 @@
-"""Keep secrets out of what we write down: ledger, logs, artifacts, error messages.
+"""Keep secrets and private data out of what we write down: ledger, logs, artifacts, reports, error messages.
 
-Two nets, because neither is enough alone: the values of secrets that we know (from the environment, from a token in
-hand), and shapes that only secrets have (a bearer header, a signed query, a password in an address).
+Secrets have two nets, because neither is enough alone: the values that we know (from the environment, from a token in
+hand), and shapes that only secrets have (a bearer header, a signed query, a password in an address). What is private
+in prompts and outputs only their owner knows: a target names patterns, and a ``Redactor`` masks what they match.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, overload
 from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
     from slipway.ledger import Json
 
-__all__ = ["MASK", "SECRET_VARIABLES", "scrub", "scrub_text", "secrets_from_environment"]
+__all__ = ["MASK", "SECRET_VARIABLES", "Redactor", "scrub", "scrub_text", "secrets_from_environment"]
 
 MASK = "***"
 
@@ -68,6 +69,36 @@ _SHAPES = (
     (re.compile(r"\bpb_[A-Za-z0-9_-]{16,}"), MASK),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), MASK),
 )
+
+
+class Redactor:
+    """Masks private data in texts, as the target's ``redact`` patterns say.
+
+    Args:
+        patterns: Of Python's ``re``; each match becomes ``***``. None leave every text as it is.
+
+    Raises:
+        ValueError: A pattern is not one, or matches the empty text and would put a mask between all characters.
+    """
+
+    def __init__(self, patterns: Sequence[str] = ()) -> None:
+        self._patterns = tuple(map(_private_pattern, patterns))
+
+    def __call__(self, text: str) -> str:
+        """Give the text with every match masked; the same text where there is none."""
+        for pattern in self._patterns:
+            text = pattern.sub(MASK, text)
+        return text
+
+
+def _private_pattern(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"the pattern {pattern!r} cannot be compiled: {error}") from None
+    if compiled.search("") is not None:
+        raise ValueError(f"the pattern {pattern!r} matches the empty text: it would mask between all characters")
+    return compiled
 
 
 def secrets_from_environment(environ: Mapping[str, str]) -> frozenset[str]:

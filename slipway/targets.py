@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from slipway.errors import ConfigurationError
 from slipway.judge_settings import JudgeSettings
+from slipway.redaction import Redactor
 from slipway.server_facts import ServerFacts
 from slipway.yaml_files import load_model
 
@@ -168,6 +169,12 @@ class Target(_Strict):
     """Patterns (Python's ``re``) masked in prompts and outputs before anything is written."""
     reference_route: str | None = None
     """A route of the server that computes the same logits with PEFT alone; the sandbox has one."""
+
+    @field_validator("redact")
+    @classmethod
+    def _patterns_compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        Redactor(patterns)
+        return patterns
 
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> Self:

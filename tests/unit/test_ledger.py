@@ -20,8 +20,10 @@ from slipway.ledger import (
     ReleaseOpened,
     StepRecorded,
     StepStatus,
+    Trial,
     UploadFact,
     UploadStage,
+    attempt_number,
     champion,
     champion_stack,
     fold_deployments,
@@ -250,3 +252,23 @@ def test_open_deployments_come_first_and_oldest_first():
 def test_a_name_used_again_begins_a_new_life():
     (state,) = fold_deployments([deployment(1, "intended"), deployment(2, "deleted"), deployment(3, "intended")])
     assert state.since == at(3)
+
+
+def test_only_evidence_that_could_have_promoted_counts_as_an_attempt():
+    held, broken, again = (
+        Trial(evidence="a", spends=True),
+        Trial(evidence="b", spends=False),
+        Trial(evidence="c", spends=True),
+    )
+    assert attempt_number([], "a") == 1
+    assert attempt_number([held], "b") == 2
+    assert attempt_number([held, broken], "c") == 2
+    assert attempt_number([held, broken, again], "d") == 3
+
+
+def test_the_same_evidence_is_the_same_attempt():
+    """A repeated release decides as it did, and no gate file can be shopped for at a price."""
+    trials = [Trial(evidence="a", spends=True), Trial(evidence="a", spends=True), Trial(evidence="c", spends=True)]
+    assert attempt_number(trials, "a") == 1
+    assert attempt_number(trials, "c") == 2
+    assert attempt_number(trials, "d") == 3

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.redaction import SECRET_VARIABLES, scrub, scrub_text, secrets_from_environment
+from slipway.redaction import SECRET_VARIABLES, Redactor, scrub, scrub_text, secrets_from_environment
 
 SECRET = 'canary/5f+2e "quoted"'
 
@@ -89,3 +89,19 @@ def test_data_is_scrubbed_through_and_through():
         "list": ["keep", ["say *** now", 1.5, None, True]],
         "***": "key",
     }
+
+
+def test_private_data_is_masked_as_the_patterns_say():
+    redact = Redactor([r"\b\d{3}-\d{2}-\d{4}\b", r"(?i)[a-z.]+@example\.com"])
+    assert redact("SSN 123-45-6789 of Ann.Lee@Example.com, twice: 123-45-6789") == "SSN *** of ***, twice: ***"
+    assert redact("123-45-678 at example.com") == "123-45-678 at example.com"
+
+
+def test_without_patterns_nothing_is_masked():
+    assert Redactor()("SSN 123-45-6789") == "SSN 123-45-6789"
+
+
+@pytest.mark.parametrize(("pattern", "complaint"), [("(", "cannot be compiled"), ("a*", "matches the empty text")])
+def test_patterns_that_cannot_be_meant_are_refused(pattern, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Redactor([pattern])

@@ -109,3 +109,9 @@ def test_the_wire_config_leaves_unset_keys_out():
 
 def test_every_kind_has_a_shipped_target():
     assert {load_target(path).kind for path in TARGETS.glob("*.yaml")} == set(TargetKind)
+
+
+def test_a_pattern_of_private_data_that_is_none_is_refused():
+    assert make_target(redact=[r"\d{16}"]).redact == (r"\d{16}",)
+    with pytest.raises(ValueError, match="cannot be compiled"):
+        make_target(redact=["("])
