@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slipway.checks import grade
+from slipway.checks import Subject, grade
 from slipway.errors import ConfigFileError
 from slipway.results import Arm, CaseResult
 from slipway.results_io import RecordedOutput, read_outputs
@@ -24,7 +24,8 @@ def grade_case(
     generated_tokens: int | None = None,
 ) -> CaseResult:
     """Grade one arm's output of one case and record it."""
-    verdict = grade(case.checks, output, latency_ms, threshold=case.threshold)
+    subject = Subject(output=output, prompt=case.prompt, vars=case.vars, latency_ms=latency_ms)
+    verdict = grade(case.checks, subject, threshold=case.threshold)
     return CaseResult(
         case=case.id,
         arm=arm,

@@ -100,7 +100,8 @@ PURE = [
 def test_pure_rules_use_no_network_and_no_database():
     """What decides takes values and returns values."""
     forbidden = {"httpx", "requests", "sqlalchemy", "boto3", "huggingface_hub", "socket", "subprocess"}
-    paths = [path for name in PURE for path in (ROOT / "slipway").glob(f"{name}*") if path.suffix == ".py"]
+    found = [path for name in PURE for path in (ROOT / "slipway").glob(f"{name}*")]
+    paths = [module for path in found for module in ([path] if path.suffix == ".py" else path.rglob("*.py"))]
     assert len(paths) > 10
     wrong = {
         (path.name, name)

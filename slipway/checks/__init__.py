@@ -1,0 +1,46 @@
+"""Checks: what one assertion of a suite says of one output.
+
+Types and their meaning are promptfoo's, as observed in 0.121.9; docs/checks.md lists them, and where we depart. A check
+that answers no is a result with a reason. One that cannot be applied is an instrument error and makes the case missing,
+never failed; one whose type is not supported is neither, and lowers the coverage. ``registry`` says what a type is; the
+modules imported here for their effect register theirs.
+"""
+
+from slipway.checks import measured, structure, text  # noqa: F401  # they register their types
+from slipway.checks.registry import (
+    ASSERT_SET,
+    Check,
+    Graded,
+    InapplicableCheckError,
+    Judge,
+    Subject,
+    assess,
+    assess_judged,
+    is_judged,
+    judged_kind,
+    kind,
+    known_types,
+    prepare,
+    supported_types,
+)
+from slipway.checks.scoring import Grade, grade, grade_judged
+
+__all__ = [
+    "ASSERT_SET",
+    "Check",
+    "Grade",
+    "Graded",
+    "InapplicableCheckError",
+    "Judge",
+    "Subject",
+    "assess",
+    "assess_judged",
+    "grade",
+    "grade_judged",
+    "is_judged",
+    "judged_kind",
+    "kind",
+    "known_types",
+    "prepare",
+    "supported_types",
+]
