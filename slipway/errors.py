@@ -197,7 +197,15 @@ class RateLimitedError(ServiceError, TransientError):
 
 
 class UnavailableError(ServiceError, TransientError):
-    """Connection refused or reset, or a 5xx."""
+    """Connection refused or reset, or a 5xx.
+
+    Args:
+        retry_after_seconds: What the service asked for, if it did; 503 may (RFC 9110, section 15.6.4).
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None, **context: object) -> None:
+        super().__init__(message, **context)  # type: ignore[arg-type]  # the keyword names are ServiceError's
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ServiceTimeoutError(ServiceError, TransientError):

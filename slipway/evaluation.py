@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from slipway.errors import AuthenticationError, ServiceError
 from slipway.grading import grade_case
-from slipway.results import Arm, CaseResult
+from slipway.results import Arm, CaseResult, Timing
 from slipway.suite import Case, Suite
 
 __all__ = ["Answer", "Ask", "Contestant", "evaluate", "interleave"]
@@ -23,12 +23,25 @@ GIVE_UP_AFTER = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One reply. ``latency_ms`` is measured by the caller's clock, from sending to the last byte."""
+    """One reply.
+
+    Attributes:
+        output: The text.
+        latency_ms: By the caller's clock, from sending to the last byte, of the attempt that succeeded.
+        prompt_tokens: As the server counted them.
+        generated_tokens: As the server counted them.
+        finish_reason: The server's word for why generation ended.
+        timing: What the server told of its own time.
+        logprobs: Natural logarithms of the generated tokens' probabilities, in order.
+    """
 
     output: str
     latency_ms: float
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
+    finish_reason: str | None = None
+    timing: Timing | None = None
+    logprobs: tuple[float, ...] | None = None
 
 
 Ask = Callable[[Case], Awaitable[Answer]]

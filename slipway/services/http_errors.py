@@ -33,7 +33,15 @@ from slipway.errors import (
 )
 from slipway.redaction import scrub_text, secrets_from_environment
 
-__all__ = ["Service", "bare_url", "error_of_status", "retry_after_seconds", "translate", "translated"]
+__all__ = [
+    "OversizedReplyError",
+    "Service",
+    "bare_url",
+    "error_of_status",
+    "retry_after_seconds",
+    "translate",
+    "translated",
+]
 
 _QUOTED_CHARACTERS = 500
 """How much of a service's own words a message quotes."""
@@ -59,6 +67,10 @@ class Service:
 
     def __repr__(self) -> str:
         return f"Service({self.name!r})"
+
+
+class OversizedReplyError(httpx.RequestError):
+    """A reply is longer than we read; httpx has no such limit, and so no word for it."""
 
 
 @contextmanager
@@ -135,6 +147,12 @@ _MEANINGS = (
         fix="Check that no proxy changes the replies.",
     ),
     _Meaning(
+        kinds=(OversizedReplyError,),
+        error=ProtocolError,
+        text="its reply is longer than any answer of that service.",
+        fix="Check that {address} is the service; if it is, ask it for less.",
+    ),
+    _Meaning(
         kinds=(httpx.TransportError,), error=UnavailableError, text="the connection broke off ({kind}).", fix=_LOOK
     ),
     _Meaning(
@@ -198,7 +216,7 @@ def error_of_status(response: httpx.Response, service: Service, *, now: datetime
     if kind is RateLimitedError and wait is not None:
         fix = f"Run this again in {math.ceil(wait)} s, or lower the number of concurrent requests."
     error = kind(message, service=service.name, url=address, status_code=status, error_type=error_type, fix=fix)
-    if isinstance(error, RateLimitedError):
+    if isinstance(error, RateLimitedError | UnavailableError):
         error.retry_after_seconds = wait
     return error
 
