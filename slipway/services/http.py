@@ -18,6 +18,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, M
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from pydantic import SecretStr
@@ -32,19 +33,26 @@ __all__ = [
     "Service",
     "Timeouts",
     "call",
+    "certificates",
+    "common_headers",
     "download",
     "file_chunks",
+    "is_loopback",
     "json_body",
     "make_client",
+    "parse_address",
+    "repeated",
     "request_json",
 ]
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 """Read and sent at a time; larger pieces measured no faster."""
 
-_KEEPALIVE_SECONDS = 4.0
+KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which uvicorn closes an idle connection, so that we do not send into a closing one."""
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -127,14 +135,10 @@ def make_client(
         ConfigurationError: The address or the token cannot be used.
     """
     timeouts = timeouts or Timeouts()
-    headers = {"User-Agent": f"slipway/{__version__}"}
-    if token is not None:
-        headers["Authorization"] = f"Bearer {_checked(token, service)}"
+    headers = common_headers(token, service)
+    url = parse_address(base_url, service)
     with translated(service, "connecting to", base_url):
-        url = httpx.URL(base_url)
-        if base_url and (url.scheme not in {"http", "https"} or not url.host):
-            raise httpx.UnsupportedProtocol(base_url)
-        obeys_environment = not _is_loopback(url.host)
+        obeys_environment = not is_loopback(url.host)
         return httpx.AsyncClient(
             base_url=url,
             headers=headers,
@@ -145,12 +149,46 @@ def make_client(
                 pool=timeouts.pool_seconds,
             ),
             limits=httpx.Limits(
-                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEPALIVE_SECONDS
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS
             ),
             trust_env=obeys_environment,
-            verify=_certificates(obeys_environment, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
+            verify=certificates(trust_env=obeys_environment),
             transport=transport,
         )
+
+
+def parse_address(base_url: str, service: Service) -> httpx.URL:
+    """Read the address of a service; empty is allowed, for a client that is given whole addresses.
+
+    Raises:
+        ConfigurationError: It is none, or neither http nor https.
+    """
+    with translated(service, "connecting to", base_url):
+        url = httpx.URL(base_url)
+        if base_url and (url.scheme not in {"http", "https"} or not url.host):
+            raise httpx.UnsupportedProtocol(base_url)
+    return url
+
+
+def common_headers(token: SecretStr | None, service: Service) -> dict[str, str]:
+    """Give the headers of every request: who we are, and the token.
+
+    Raises:
+        ConfigurationError: The token cannot stand in a header.
+    """
+    headers = {"User-Agent": f"slipway/{__version__}"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {_checked(token, service)}"
+    return headers
+
+
+def certificates(*, trust_env: bool) -> ssl.SSLContext:
+    """Give the trusted certificates, shared by all clients.
+
+    Args:
+        trust_env: Read ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
+    """
+    return _certificates(trust_env, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
 @lru_cache(maxsize=8)
@@ -174,7 +212,8 @@ def _checked(token: SecretStr, service: Service) -> str:
     return text
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, as far as its name says."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -214,11 +253,12 @@ async def call(
     """
 
     async def send() -> httpx.Response:
-        return await client.request(
+        response = await client.request(
             method, url, json=json, params=params, headers=headers, content=content() if content else None
         )
+        return response.raise_for_status()
 
-    return await _repeated(
+    return await repeated(
         send, method, _whole(client, url), service=service, idempotent=idempotent, retry=retry or RetryPolicy()
     )
 
@@ -253,11 +293,11 @@ async def download(
     """
     part = destination.with_name(f"{destination.name}.part")
 
-    async def send() -> httpx.Response:
+    async def send() -> None:
         async with client.stream("GET", url, follow_redirects=True) as response:
             if not response.is_success:
                 await response.aread()
-                return response
+                response.raise_for_status()
             total = int(response.headers.get("Content-Length", 0))
             received = 0
             with part.open("wb") as file:
@@ -266,10 +306,9 @@ async def download(
                     received += len(chunk)
                     if on_bytes is not None:
                         on_bytes(received, total)
-            return response
 
     try:
-        await _repeated(
+        await repeated(
             send, "GET", _whole(client, url), service=service, idempotent=True, retry=retry or RetryPolicy()
         )
         part.replace(destination)
@@ -290,33 +329,47 @@ async def file_chunks(path: Path) -> AsyncIterator[bytes]:
             yield chunk
 
 
-async def _repeated(
-    send: Callable[[], Awaitable[httpx.Response]],
+async def repeated(
+    send: Callable[[], Awaitable[_T]],
     method: str,
     url: str,
     *,
     service: Service,
     idempotent: bool,
     retry: RetryPolicy,
-) -> httpx.Response:
+) -> _T:
+    """Send, and again where that is safe and may help.
+
+    Args:
+        send: One attempt; raises httpx's exceptions, ``HTTPStatusError`` (with its reply read whole) for a bad status.
+        method: For messages.
+        url: For messages, whole.
+        service: Named in errors.
+        idempotent: As for ``call``.
+        retry: Budget of repeats.
+
+    Returns:
+        What ``send`` returned.
+
+    Raises:
+        ServiceError: As ``call``.
+    """
     began = retry.monotonic()
     for attempt in itertools.count(1):
         asked: float | None = None
         failure: SlipwayError
         try:
-            response = await send()
+            return await send()
+        except httpx.HTTPStatusError as error:
+            failure = error_of_status(error.response, service)
+            may_repeat = error.response.status_code in (retry.statuses if idempotent else {429})
+            asked = retry_after_seconds(error.response.headers)
         except _BROKEN_OFF as error:
             failure = translate(error, service, method, url)
             failure.__cause__ = error
             may_repeat = idempotent or isinstance(error, _NEVER_SENT)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, httpx.StreamError) as error:
             raise translate(error, service, method, url) from error
-        else:
-            if response.is_success:
-                return response
-            failure = error_of_status(response, service)
-            may_repeat = response.status_code in (retry.statuses if idempotent else {429})
-            asked = retry_after_seconds(response.headers)
         wait = max(retry.wait_seconds(attempt), asked or 0.0)
         spent = retry.monotonic() - began
         if not may_repeat or attempt >= retry.attempts or spent + wait > retry.total_seconds:
