@@ -8,7 +8,7 @@ PYTEST_WORKERS ?= 2
 export SLIPWAY_HOME ?= $(CURDIR)/.slipway
 export DO_NOT_TRACK := 1
 
-.PHONY: setup demo test lint types bench clean browser-check
+.PHONY: setup demo test lint bench schemas clean browser-check
 
 setup: $(STAMP)
 
@@ -29,6 +29,9 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+schemas: $(STAMP)
+	@for kind in gate suite target; do $(BIN)/slipway schema $$kind > configs/schema/$$kind.json || exit 1; done
 
 bench: $(STAMP)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

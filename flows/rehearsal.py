@@ -73,6 +73,13 @@ ACTS = (
         point="it is live and fast, and worse: the champion stays",
     ),
     Act(
+        title="The first version again: a little worse than the champion, but worse than the margin allows?",
+        adapter="translate-v1",
+        expected=Outcome.INCONCLUSIVE,
+        point="no luck decides: it is not promoted, and the gate says how many more cases would settle it; its answers "
+        "were on record, so nothing was paid for twice",
+    ),
+    Act(
         title="A broken version: one weight is NaN",
         adapter="translate-nan",
         expected=Outcome.REFUSED,

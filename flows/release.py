@@ -51,20 +51,22 @@ class Approval(RunInput):
 async def release(  # noqa: PLR0917  # a flow's parameters become a form; Prefect calls by keyword
     adapter: str,
     name: str,
+    suite: str,
     target: str = "sandbox",
-    suite: str = "default",
     gate: str = "default",
     approved: bool = False,  # noqa: FBT001, FBT002
+    fresh: bool = False,  # noqa: FBT001, FBT002
 ) -> ReleaseOutcome:
     """Take one adapter to production, or say why not.
 
     Args:
         adapter: Where the adapter is: a path, ``hf://ORG/NAME@REVISION``, ``s3://BUCKET/PREFIX/`` or ``pbase://REPO/TAG``.
         name: The adapter's name: repository, champion and artifacts go by it.
-        target: Name or path of a target file.
         suite: Name or path of a suite.
+        target: Name or path of a target file.
         gate: Name or path of a gate file.
         approved: A person has agreed already; skips the pause of ``approval: human``.
+        fresh: Ask every case again, also what an earlier evaluation recorded.
     """
     plan = plan_release(adapter=adapter, name=name, target=target, suite=suite, gate=gate)
     bundle = await pull_adapter(adapter, name=name)

@@ -43,7 +43,10 @@ GENEROUS_LATENCY_MS = 20_000
 """A suite's own latency limit only finds a server that hangs; speed is the gate's business."""
 FOREIGN_FIELDS = ("record", "price")
 """Words that an answer made only of the record cannot hold."""
-HEADER = "# Written by `python -m sandbox.suites configs/suites`; a test compares the two. Do not edit by hand.\n"
+HEADER = (
+    "# yaml-language-server: $schema=../schema/suite.json\n"
+    "# Written by `python -m sandbox.suites configs/suites`; a test compares the two. Do not edit by hand.\n"
+)
 
 
 class _SuiteDumper(yaml.SafeDumper):

@@ -49,6 +49,7 @@ COMMANDS = {
     "store": "Show, check and clear the local store of adapters.",
     "sandbox": "Start Predibase and LoRAX on this machine.",
     "rehearse": "The whole journey in the sandbox: promoted, held, refused, rolled back.",
+    "schema": "Print the JSON Schema of gate, suite or target files, for editors.",
     "doctor": "Check credentials, endpoints, versions and the Prefect server.",
 }
 

@@ -24,6 +24,7 @@ async def release(
     suite: str,
     gate: str = "default",
     yes: Annotated[bool, Parameter(negative="")] = False,
+    fresh: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Take an adapter to production, or say why not.
@@ -39,6 +40,7 @@ async def release(
         suite: Name or path of a suite.
         gate: Name or path of a gate file.
         yes: Promote without asking a person, also where the gate file wants one.
+        fresh: Ask every case again, also what an earlier evaluation recorded.
         as_json: Print one JSON document on stdout.
     """
     plan = plan_release(adapter=adapter, name=name, target=target, suite=suite, gate=gate)
@@ -49,7 +51,7 @@ async def release(
         from flows.release import release as flow
 
         outcome: ReleaseOutcome = await flow(
-            adapter=adapter, name=name, target=target, suite=suite, gate=gate, approved=yes
+            adapter=adapter, name=name, target=target, suite=suite, gate=gate, approved=yes, fresh=fresh
         )
     if as_json:
         print_json(outcome_document(outcome))
