@@ -136,7 +136,7 @@ def make_client(
     """
     timeouts = timeouts or Timeouts()
     headers = common_headers(token, service)
-    url = parse_address(base_url, service)
+    url = parse_address(base_url, service) if base_url else httpx.URL()
     with translated(service, "connecting to", base_url):
         obeys_environment = not is_loopback(url.host)
         return httpx.AsyncClient(
@@ -158,14 +158,14 @@ def make_client(
 
 
 def parse_address(base_url: str, service: Service) -> httpx.URL:
-    """Read the address of a service; empty is allowed, for a client that is given whole addresses.
+    """Read the address of a service.
 
     Raises:
         ConfigurationError: It is none, or neither http nor https.
     """
     with translated(service, "connecting to", base_url):
         url = httpx.URL(base_url)
-        if base_url and (url.scheme not in {"http", "https"} or not url.host):
+        if url.scheme not in {"http", "https"} or not url.host:
             raise httpx.UnsupportedProtocol(base_url)
     return url
 
@@ -308,9 +308,7 @@ async def download(
                         on_bytes(received, total)
 
     try:
-        await repeated(
-            send, "GET", _whole(client, url), service=service, idempotent=True, retry=retry or RetryPolicy()
-        )
+        await repeated(send, "GET", _whole(client, url), service=service, idempotent=True, retry=retry or RetryPolicy())
         part.replace(destination)
         return (await asyncio.to_thread(destination.stat)).st_size
     except OSError as error:
@@ -415,7 +413,7 @@ def json_body(response: httpx.Response, service: Service) -> object:
         return {}
     try:
         body: object = response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         kind = response.headers.get("content-type", "nothing in particular").partition(";")[0]
         raise ProtocolError(
             f"{service.name}: {response.request.method} {bare_url(response.request.url)} was answered "

@@ -252,7 +252,7 @@ def _said(response: httpx.Response, service: Service) -> tuple[str, str]:
     error_type = ""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         said = response.text if response.headers.get("content-type", "").startswith("text/plain") else ""
     else:
         said, error_type = _said_in(body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -71,14 +72,13 @@ class GenerationParameters:
 GREEDY = GenerationParameters()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    """One generated token with its natural-log probability under the model."""
+class Token(Protocol):
+    """One generated token with its natural-log probability under the model; ``lorax.types.Token`` is one."""
 
     id: int
     text: str
     logprob: float
-    special: bool = False
+    special: bool
 
 
 @dataclass(frozen=True, kw_only=True)

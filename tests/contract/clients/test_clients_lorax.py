@@ -15,7 +15,6 @@ from slipway.errors import (
     ProtocolError,
     RateLimitedError,
     ServiceTimeoutError,
-    UnavailableError,
 )
 from slipway.services.http import Timeouts
 from slipway.services.lorax import FinishReason, GenerationParameters, LoraxClient
@@ -243,15 +242,6 @@ async def test_errors_name_the_variable_that_gave_the_address(server):
         with pytest.raises(NotFoundError) as caught:
             await client.generate("a", **BASE)
     assert "PREDIBASE_SERVING" in caught.value.fix
-
-
-async def test_health_is_an_answer_and_silence_is_an_error(server, client, live, reply):
-    assert await live.health()
-    server.on("GET /t/deployments/v2/llms/prod/health", reply(status=503, json={"error": "unhealthy"}))
-    assert not await client.health()
-    server.on("GET /t/deployments/v2/llms/prod/health", reply(reset=True))
-    with pytest.raises(UnavailableError):
-        await client.health()
 
 
 async def test_info_and_tokenize(live):

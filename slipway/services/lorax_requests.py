@@ -1,0 +1,201 @@
+"""What is sent to a LoRAX server: bodies of requests, refused here where LoRAX would guess, or die.
+
+Native requests are typed by ``lorax.types`` of the official client, which checks the parameters as the server does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr, ValidationError
+
+from slipway.adapter import Source
+from slipway.errors import InvalidRequestError
+from slipway.services.http_errors import Service
+from slipway.services.lorax_models import GREEDY, GenerationParameters
+from slipway.services.lorax_replies import first_error
+
+if TYPE_CHECKING:
+    from lorax.types import Parameters
+
+__all__ = ["LoraxRequests"]
+
+_NOT_IN_CHAT = ("typical_p", "truncate", "prefill_logprobs", "alternatives", "best_of")
+
+_MAX_KEPT = 256
+"""Typed parameters kept at a time: an evaluation has one set per arm, and one per case that differs."""
+
+
+class LoraxRequests:
+    """Builds bodies for one server.
+
+    Args:
+        service: Named in errors.
+        base_url: Named in errors.
+        adapter_token: Sent as ``api_token`` with each adapter.
+    """
+
+    def __init__(self, service: Service, base_url: str, *, adapter_token: SecretStr | None) -> None:
+        self._service = service
+        self._base_url = base_url
+        self._adapter_token = adapter_token
+        self._typed: dict[tuple[str | None, Source | None, GenerationParameters], Parameters] = {}
+
+    def generation(
+        self, prompt: str, adapter_id: str | None, adapter_source: Source | None, parameters: GenerationParameters
+    ) -> bytes:
+        """Make the body of ``/generate``.
+
+        Raises:
+            InvalidRequestError: LoRAX would refuse it, or guess what is meant.
+        """
+        from lorax import errors, types  # noqa: PLC0415  # pulls in aiohttp and requests, which only callers should pay
+
+        try:
+            request = types.Request(
+                inputs=prompt, parameters=self._typed_parameters(adapter_id, adapter_source, parameters)
+            )
+            body: str = request.model_dump_json(by_alias=True)
+            return body.encode()
+        except errors.ValidationError as error:
+            raise self._refused(f"a generation with these parameters ({error})", "Correct the parameters.") from error
+        except ValidationError as error:
+            raise self._refused(f"a generation with these parameters ({first_error(error)})", "Correct them.") from None
+        except ValueError as error:  # half of a surrogate pair, which no UTF-8 can hold
+            raise self._refused("a prompt that is no Unicode text", "Correct the prompt.") from error
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        adapter_id: str | None,
+        adapter_source: Source | None,
+        parameters: GenerationParameters,
+    ) -> bytes:
+        """Make the body of ``/v1/chat/completions``.
+
+        Raises:
+            InvalidRequestError: As ``generation``; also for what that route does not have.
+        """
+        self.check_adapter(adapter_id, adapter_source)
+        for name in _NOT_IN_CHAT:
+            if getattr(parameters, name) != getattr(GREEDY, name):
+                raise self._refused(f"a chat with {name}", "Use `generate`, or leave it out.")
+        schema = parameters.json_schema
+        samples = parameters.do_sample or any(
+            value is not None for value in (parameters.temperature, parameters.top_k, parameters.top_p)
+        )
+        body: dict[str, object | None] = {
+            "model": adapter_id or "",
+            "messages": [dict(message) for message in messages],
+            "adapter_source": adapter_source.value if adapter_source else None,
+            "api_token": self._api_token(adapter_id),
+            "max_tokens": parameters.max_new_tokens,
+            # This route samples unless the temperature is exactly 0 (router/src/lib.rs).
+            "temperature": parameters.temperature if samples else 0,
+            "top_k": parameters.top_k,
+            "top_p": parameters.top_p,
+            "repetition_penalty": parameters.repetition_penalty,
+            "seed": parameters.seed,
+            "stop": list(parameters.stop) or None,
+            "ignore_eos_token": parameters.ignore_eos_token or None,
+            "response_format": None if schema is None else {"type": "json_object", "schema": dict(schema)},
+        }
+        return self.encoded({key: value for key, value in body.items() if value is not None})
+
+    def encoded(self, body: object) -> bytes:
+        """Write a body as JSON.
+
+        Raises:
+            InvalidRequestError: It holds what JSON or UTF-8 cannot.
+        """
+        try:
+            return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except ValueError as error:
+            raise self._refused(
+                "something that is no Unicode text or no finite number", "Correct prompt and parameters."
+            ) from error
+
+    def check_adapter(self, adapter_id: str | None, adapter_source: Source | None) -> None:
+        """Refuse what LoRAX would guess about, or die of.
+
+        Raises:
+            InvalidRequestError: With what to name instead.
+        """
+        if adapter_id is None:
+            if adapter_source is not None:
+                raise self._refused("an adapter source without an adapter", "Give both, or neither for the base model.")
+            return
+        if adapter_source is None:
+            raise self._refused(f"the adapter {adapter_id!r} without its source", "Say hub, s3, local or pbase.")
+        # Other characters cannot stand in the reply's headers and abort the router (router/src/server.rs).
+        if not adapter_id or not all("!" <= character <= "~" for character in adapter_id):
+            raise self._refused(f"the adapter id {adapter_id!r}", "Use printable ASCII without spaces.")
+        if adapter_source is Source.PBASE:
+            repo, _, tag = adapter_id.partition("/")
+            if not repo or not tag.isdecimal():
+                # A bare repository would be "the latest", which nobody tested.
+                raise self._refused(f"the adapter id {adapter_id!r}", "Name the version: REPO/TAG, such as support/4.")
+
+    def _typed_parameters(
+        self, adapter_id: str | None, adapter_source: Source | None, parameters: GenerationParameters
+    ) -> Parameters:
+        """Type and check parameters, once for all prompts that are asked with them."""
+        if parameters.json_schema is not None:  # cannot be hashed
+            return self._made_parameters(adapter_id, adapter_source, parameters)
+        key = (adapter_id, adapter_source, parameters)
+        typed = self._typed.get(key)
+        if typed is None:
+            typed = self._made_parameters(adapter_id, adapter_source, parameters)
+            if len(self._typed) >= _MAX_KEPT:
+                self._typed.clear()
+            self._typed[key] = typed
+        return typed
+
+    def _made_parameters(
+        self, adapter_id: str | None, adapter_source: Source | None, parameters: GenerationParameters
+    ) -> Parameters:
+        from lorax import types  # noqa: PLC0415  # as above
+
+        self.check_adapter(adapter_id, adapter_source)
+        typed = types.Parameters(
+            adapter_id=adapter_id,
+            adapter_source=adapter_source.value if adapter_source else None,
+            api_token=self._api_token(adapter_id),
+            details=True,
+            do_sample=parameters.do_sample,
+            max_new_tokens=parameters.max_new_tokens,
+            temperature=parameters.temperature,
+            top_k=parameters.top_k,
+            top_p=parameters.top_p,
+            typical_p=parameters.typical_p,
+            repetition_penalty=parameters.repetition_penalty,
+            seed=parameters.seed,
+            best_of=parameters.best_of,
+            stop=list(parameters.stop),
+            ignore_eos_token=parameters.ignore_eos_token,
+            truncate=parameters.truncate,
+            decoder_input_details=parameters.prefill_logprobs,
+            return_k_alternatives=parameters.alternatives,
+            response_format=None
+            if parameters.json_schema is None
+            else types.ResponseFormat(type="json_object", schema=dict(parameters.json_schema)),
+        )
+        for name in ("temperature", "top_p", "typical_p", "repetition_penalty"):
+            value = getattr(typed, name)
+            if value is not None and not math.isfinite(value):  # would travel as null, which means something else
+                raise self._refused(f"a generation with {name} {value}", "Give a finite number.")
+        return typed
+
+    def _api_token(self, adapter_id: str | None) -> str | None:
+        return self._adapter_token.get_secret_value() if self._adapter_token is not None and adapter_id else None
+
+    def _refused(self, what: str, fix: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"{self._service.name}: {what} cannot be asked for.",
+            service=self._service.name,
+            url=self._base_url,
+            fix=fix,
+        )

@@ -1,0 +1,236 @@
+"""One kept-alive HTTP/1.1 connection: sends one request at a time and reads its reply, whole and within its time.
+
+Knows framing and time; what is sent where, and what a status means, is for others. Fails with httpx's exceptions, so
+that what they mean is decided in one place (``http_errors``). The parser is llhttp, Node's, which refuses what could be
+read in two ways: two lengths, a length beside chunks, folded headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple, cast
+
+import httpx
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from slipway.services.http import Timeouts
+from slipway.services.http_errors import OversizedReplyError
+
+__all__ = ["Connection", "RawReply"]
+
+
+class RawReply(NamedTuple):
+    """A reply, read whole.
+
+    Attributes:
+        status_code: As sent.
+        headers: Names in lower case; values in ISO 8859-1, as HTTP has them, several of one name joined by commas.
+        body: Its bytes, without chunks.
+        elapsed_ms: From the first byte sent to the last byte received, without waiting for a connection.
+    """
+
+    status_code: int
+    headers: dict[str, str]
+    body: bytes
+    elapsed_ms: float
+
+    def as_httpx(self, method: str, url: str) -> httpx.Response:
+        """Give the reply in httpx's form, for what judges replies in that one."""
+        # What these headers say of the body is true no more: the parser took its length and chunks off.
+        headers = {name: value for name, value in self.headers.items() if name not in _FRAMING}
+        return httpx.Response(
+            self.status_code,
+            headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+            content=self.body,
+            request=httpx.Request(method, url),
+        )
+
+
+_FRAMING = frozenset({"content-length", "transfer-encoding", "content-encoding"})
+
+
+class Connection(asyncio.Protocol):
+    """A connection for one exchange after the other.
+
+    Time is watched by one timer per connection, which is not moved with every piece of data but finds out, when it
+    fires, whether the time is really over: thousands of requests a second then set no timers at all.
+
+    Args:
+        timeouts: ``write_seconds`` until the request is handed to the system whole, ``read_seconds`` between two
+            pieces of the reply.
+        max_reply_bytes: A longer reply is an error.
+    """
+
+    def __init__(self, timeouts: Timeouts, *, max_reply_bytes: int) -> None:
+        self.is_open = False
+        self.idle_since = 0.0
+        """By the loop's clock; of no meaning before the first reply."""
+        self.has_received = False
+        """Whether anything came since the last request."""
+        self.lost: asyncio.Future[None]
+        """Done when the socket is closed."""
+        self._loop = asyncio.get_running_loop()
+        self._timeouts = timeouts
+        self._max_reply_bytes = max_reply_bytes
+        self._transport: asyncio.Transport
+        self._parser: HttpResponseParser
+        self._waiter: asyncio.Future[RawReply] | None = None
+        self._sent_at = 0.0
+        self._is_writing = False
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._received_bytes = 0
+        self._headers: dict[str, str] = {}
+        self._pieces: list[bytes] = []
+        self._is_in_body = False
+        self._stays_open = True
+
+    def exchange(self, request: bytes) -> asyncio.Future[RawReply]:
+        """Send a request, head and body.
+
+        Returns:
+            A future of its reply; when it is cancelled, close the connection, or the next request gets its reply. Its
+            exceptions are ``httpx.ReadError``, ``WriteError``, ``RemoteProtocolError``, ``ReadTimeout``,
+            ``WriteTimeout`` and ``OversizedReplyError``.
+        """
+        self._waiter = waiter = self._loop.create_future()
+        self.has_received = False
+        self._received_bytes = 0
+        self._sent_at = now = self._loop.time()
+        self._deadline = now + self._timeouts.read_seconds
+        self._transport.write(request)
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._deadline, self._look_at_the_clock)
+        return waiter
+
+    def close(self) -> None:
+        """Close at once; what is still to come is thrown away."""
+        self.is_open = False
+        self._transport.abort()
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        # So that ``pause_writing`` and ``resume_writing`` tell of anything that the system has not taken.
+        self._transport.set_write_buffer_limits(high=1, low=0)
+        self._parser = HttpResponseParser(self)
+        self.lost = self._loop.create_future()
+        self.is_open = True
+
+    def pause_writing(self) -> None:
+        """The system takes no more for now."""
+        self._is_writing = True
+        self._deadline = self._loop.time() + self._timeouts.write_seconds
+        self._hurry()
+
+    def resume_writing(self) -> None:
+        """The request is out."""
+        self._is_writing = False
+        self._deadline = self._loop.time() + self._timeouts.read_seconds
+        self._hurry()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        if self._waiter is None:  # nobody asked; a server says goodbye in this way, with a 408 before it hangs up
+            self.close()
+            return
+        self.has_received = True
+        self._received_bytes += len(data)
+        if self._received_bytes > self._max_reply_bytes:
+            self.close()
+            self._fail(OversizedReplyError(f"more than {self._max_reply_bytes} bytes"))
+            return
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self.close()
+            self._fail(httpx.RemoteProtocolError(str(error)))
+            return
+        if self._waiter is not None and not self._is_writing:
+            self._deadline = self._loop.time() + self._timeouts.read_seconds
+
+    def eof_received(self) -> None:
+        """The server sends no more. A reply that says nothing of its length is thereby whole."""
+        if self._is_in_body and not self._headers.keys() & {"content-length", "transfer-encoding"}:
+            self.on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who waits, if anybody still does."""
+        self.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._is_writing:
+            self._fail(httpx.WriteError(str(exc or "closed while we were sending")))
+        elif exc is not None:
+            self._fail(httpx.ReadError(str(exc)))
+        else:
+            self._fail(httpx.RemoteProtocolError("the server closed the connection before its reply was whole"))
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        """Notice a reply that nobody asked for, behind one that somebody did."""
+        if self._waiter is None:
+            self.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; trailers behind a body are of no use to anybody here."""
+        if self._is_in_body:
+            return
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").rstrip(" \t")
+        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        """Note whether the connection outlives this reply, which the parser knows only now."""
+        self._is_in_body = True
+        self._stays_open = self._parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece."""
+        self._pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        """Hand the reply over, unless it is one that only announces another (1xx)."""
+        status = self._parser.get_status_code()
+        headers, self._headers = self._headers, {}
+        pieces, self._pieces = self._pieces, []
+        self._is_in_body = False
+        waiter = self._waiter
+        if status < 200 or waiter is None:
+            return
+        self._waiter = None
+        self.idle_since = now = self._loop.time()
+        if not self._stays_open or self._is_writing:
+            self.close()
+        if not waiter.done():
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            waiter.set_result(RawReply(status, headers, body, (now - self._sent_at) * 1000.0))
+
+    # The clock
+
+    def _hurry(self) -> None:
+        """Set the timer anew if it would fire too late."""
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._deadline, self._look_at_the_clock)
+
+    def _look_at_the_clock(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._look_at_the_clock)
+        else:
+            self.close()
+            self._fail(httpx.WriteTimeout("") if self._is_writing else httpx.ReadTimeout(""))
+
+    def _fail(self, error: Exception) -> None:
+        """Raise in who waits; a reply that is whole already is not taken back."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
