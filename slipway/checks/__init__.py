@@ -6,7 +6,14 @@ never failed; one whose type is not supported is neither, and lowers the coverag
 modules imported here for their effect register theirs.
 """
 
-from slipway.checks import measured, structure, text  # noqa: F401  # they register their types
+from slipway.checks import (  # noqa: F401  # they register their types
+    judged,
+    judged_context,
+    measured,
+    similarity,
+    structure,
+    text,
+)
 from slipway.checks.registry import (
     ASSERT_SET,
     Check,

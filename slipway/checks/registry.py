@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from slipway.checks.unsupported import reason_unsupported, unsupported_types
+from slipway.javascript import Script
 from slipway.judge_settings import JudgeSettings
 from slipway.validation_errors import nearest
 
@@ -45,11 +46,12 @@ class Check:
 
     Attributes:
         type: As written, ``not-`` included.
-        value: What to compare with, in the form that the type's ``prepare`` gave it.
+        value: What to compare with, in the form that the type's ``prepare`` gave it; of ``javascript`` the source, as a
+            ``Script`` where it comes from a file.
         threshold: For types that have one; 0 counts as none where promptfoo takes it so.
         weight: Share in the case's score; 0 only measures.
         metric: Name under which scores are gathered; empty for none.
-        transform: JavaScript that makes what is checked out of the output; empty for none.
+        transform: JavaScript that makes what is checked out of the output, in a line or a file; empty for none.
         config: Further settings of the type, as written.
         rubric_prompt: For judged types: what to ask instead of the type's own question; empty for that.
         provider: For judged types: the judge that the suite names; the judge of the settings is asked all the same.
@@ -63,7 +65,7 @@ class Check:
     threshold: float | None = None
     weight: float = 1.0
     metric: str = ""
-    transform: str = ""
+    transform: str | Script = ""
     config: Mapping[str, object] = field(default_factory=dict)
     rubric_prompt: str = ""
     provider: object = None
@@ -164,7 +166,7 @@ class _Kind:
     prepare: Prepare
     assess: Assess | None = None
     assess_judged: AssessJudged | None = None
-    needs: Literal["chat", "embeddings"] | None = None
+    needs: Literal["chat", "embeddings", "both"] | None = None
 
 
 _KINDS: dict[str, _Kind] = {}
@@ -181,14 +183,14 @@ def kind(name: str, prepare: Prepare) -> Callable[[Assess], Assess]:
 
 
 def judged_kind(
-    name: str, prepare: Prepare, *, needs: Literal["chat", "embeddings"] = "chat"
+    name: str, prepare: Prepare, *, needs: Literal["chat", "embeddings", "both"] = "chat"
 ) -> Callable[[AssessJudged], AssessJudged]:
     """Register the decorated coroutine function as the judged check type ``name`` and ``not-name``.
 
     Args:
         name: Without ``not-``.
         prepare: Verifies the check, whether or not there is a judge.
-        needs: What the judge must offer: chat completions or embeddings.
+        needs: What the judge must offer: chat completions, embeddings or both.
     """
 
     def register(assess: AssessJudged) -> AssessJudged:
@@ -279,8 +281,8 @@ def _prepare_set(check: Check, judge: JudgeSettings | None) -> Check:
 
 
 def _lacking(found: _Kind, judge: JudgeSettings | None) -> str:
-    if found.needs == "chat" and (judge is None or judge.model is None):
+    if found.needs in {"chat", "both"} and (judge is None or judge.model is None):
         return "a model must judge it, and neither the suite nor the target names one (`judge: {model: ...}`)"
-    if found.needs == "embeddings" and (judge is None or judge.embeddings_model is None):
+    if found.needs in {"embeddings", "both"} and (judge is None or judge.embeddings_model is None):
         return "it compares embeddings, and no model of them is named (`judge: {embeddings_model: ...}`)"
     return ""
