@@ -1,0 +1,315 @@
+"""Run the JavaScript of a suite: assertions, transforms and regular expressions, in an embedded QuickJS.
+
+A script sees its arguments and the language, nothing else: no files, network, packages, timers, environment or Python.
+Each call has a context of its own, so that no check influences another, with limits on time, memory and stack; what it
+returns comes back as JSON. Knows nothing of checks and their meaning.
+
+Source of the forms that a script may have: promptfoo 0.121.9 (one line is an expression, several lines are a function's
+body, a file exports a function).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from slipway.javascript_source import as_common_js, function_body, missing_globals
+
+__all__ = [
+    "MEMORY_LIMIT_BYTES",
+    "TIME_LIMIT_SECONDS",
+    "Returned",
+    "Script",
+    "ScriptError",
+    "ScriptNeedsError",
+    "call_script",
+    "check_pattern",
+    "check_script",
+    "matches",
+]
+
+TIME_LIMIT_SECONDS = 1.0
+"""Of processor time, for one call; a promise may take as much again until it settles."""
+MEMORY_LIMIT_BYTES = 64 * 2**20
+"""Of one context, the arguments included."""
+STACK_LIMIT_BYTES = 256 * 2**10
+
+_CALL = r"""
+(() => {
+  "use strict";
+  const { parse, stringify } = JSON;
+  const show = String, make = Function, isFinite = Number.isFinite;
+  class Unavailable extends Error {}
+  const refuse = (name) => { throw new Unavailable(name); };
+  const host = new Proxy({}, { get: (_, key) => (typeof key === "symbol" ? undefined : refuse("process." + key)) });
+  const quiet = () => undefined;
+  const globals = {
+    console: { log: quiet, info: quiet, warn: quiet, error: quiet, debug: quiet },
+    process: host,
+    require: (name) => refuse("require('" + name + "')"),
+  };
+  for (const name in globals) Object.defineProperty(globalThis, name, { value: globals[name], writable: true });
+  for (const name of NAMES) {
+    Object.defineProperty(globalThis, name, { get: () => refuse(name), set: quiet, configurable: true });
+  }
+  let state = null;
+  const succeed = (value) => {
+    const type = value === null ? "null" : typeof value;
+    const isText = type === "bigint" || (type === "number" && !isFinite(value));
+    try { state = stringify(["returned", type, isText ? show(value) : value]); } catch (error) { fail(error); }
+  };
+  const fail = (error) => {
+    let text = "something that cannot be shown";
+    try { text = show(error?.message ?? error); } catch {}
+    state = stringify([error instanceof Unavailable ? "needs" : "threw", text]);
+  };
+  const exported = (source, name) => {
+    const module = { exports: {} };
+    make("module", "exports", source)(module, module.exports);
+    const found = module.exports;
+    const chosen = name ? found?.[name] : typeof found === "function" ? found : found?.default;
+    if (typeof chosen !== "function") {
+      throw new TypeError(name ? "the file exports no function " + name : "the file exports no function");
+    }
+    return chosen;
+  };
+  const start = (text) => {
+    try {
+      const { isModule, source, name, isTried, args } = parse(text);
+      const call = isModule ? exported(source, name) : make("output", "context", "process", source);
+      const value = isTried ? undefined : call(args[0], args[1], host);
+      if (typeof value?.then === "function") Promise.resolve(value).then(succeed, fail);
+      else succeed(value);
+    } catch (error) { fail(error); }
+  };
+  return (text) => {
+    if (text !== null) start(text);
+    return state;
+  };
+})()
+"""
+_MATCH = r"""
+(() => {
+  const known = new Map();
+  return (pattern, text) => {
+    pattern = JSON.parse(pattern);
+    let expression = known.get(pattern);
+    if (expression === undefined) {
+      if (known.size > 255) known.clear();
+      known.set(pattern, expression = new RegExp(pattern));
+    }
+    return text === null || expression.test(JSON.parse(text));
+  };
+})()
+"""
+_ABSENT = (
+    *("__dirname", "__filename", "AbortController", "Buffer", "clearInterval", "clearTimeout", "crypto", "fetch"),
+    *("Headers", "Intl", "Request", "Response", "setImmediate", "setInterval", "setTimeout", "structuredClone"),
+    *("TextDecoder", "TextEncoder", "URL", "URLSearchParams", "WebAssembly"),
+)
+"""What Node.js has and the language has not. Using one is told apart from an error of the script's own."""
+_BOOTSTRAP = _CALL.replace("NAMES", json.dumps(_ABSENT))
+_REFUSED_NAMES = (*_ABSENT, "require", "process", "import")
+
+
+class ScriptError(Exception):
+    """The script threw, or did not end within its limits."""
+
+
+class ScriptNeedsError(Exception):
+    """The script wants something that is not here: a file, the network, a package, a timer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """JavaScript to call with ``(output, context)``.
+
+    Attributes:
+        source: An expression on one line, the body of a function on several, or a whole file.
+        is_module: It is a file, which exports the function.
+        function: Of a file: the name of the export; empty for ``module.exports`` or the default export.
+    """
+
+    source: str
+    is_module: bool = False
+    function: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Returned:
+    """What a script returned.
+
+    Attributes:
+        type: As ``typeof`` says, and ``null`` for null.
+        value: As JSON; a number that is not finite and a bigint as text; None where JSON has nothing for it.
+    """
+
+    type: str
+    value: Any
+
+
+@lru_cache(maxsize=4096)
+def check_script(script: Script) -> str:
+    """Verify a script before any output is seen, without calling it; the top of a file is run once.
+
+    Returns:
+        What it needs and cannot have, as ``fetch``; empty if nothing.
+
+    Raises:
+        ValueError: It is no JavaScript, or a file that exports no function; says why.
+    """
+    needed = missing_globals(script.source, _REFUSED_NAMES)
+    if needed:
+        return needed
+    try:
+        _run(script, [], is_tried=True)
+    except ScriptNeedsError as error:
+        return str(error)
+    except ScriptError as error:
+        raise ValueError(f"the JavaScript cannot be used: {error}") from None
+    return ""
+
+
+def call_script(script: Script, output: object, context: Mapping[str, object]) -> Returned:
+    """Call the script in a fresh context and wait for what it returns, a promise settled.
+
+    Args:
+        script: Checked.
+        output: JSON.
+        context: JSON; dates and such become text, numbers that are not finite null.
+
+    Raises:
+        ScriptError: It threw, or hit a limit; the message is for people.
+        ScriptNeedsError: It used something that is not here.
+    """
+    return _run(script, [output, context], is_tried=False)
+
+
+def check_pattern(pattern: str) -> None:
+    """Verify a regular expression without flags.
+
+    Raises:
+        ValueError: JavaScript refuses it; says why.
+    """
+    try:
+        _match(pattern, None)
+    except ScriptError as error:
+        raise ValueError(f"JavaScript refuses the pattern {pattern!r}: {error}") from None
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether the regular expression, without flags, is found in the text.
+
+    Raises:
+        ScriptError: The search did not end within its limits.
+    """
+    return _match(pattern, text)
+
+
+class _PerThread(threading.local):
+    """A context belongs to the thread that made it; that of patterns is kept, since only data enters it."""
+
+    match: Any = None
+
+
+_per_thread = _PerThread()
+
+
+def _match(pattern: str, text: str | None) -> bool:
+    import quickjs  # noqa: PLC0415  # the command line must start without it
+
+    if _per_thread.match is None:
+        _per_thread.match = _context().eval(_MATCH)
+    try:
+        found = _per_thread.match(json.dumps(pattern), None if text is None else json.dumps(text))
+    except quickjs.JSException as error:
+        _per_thread.match = None
+        raise ScriptError(_explained(error)) from None
+    return bool(found)
+
+
+def _run(script: Script, arguments: list[object], *, is_tried: bool) -> Returned:
+    import quickjs  # noqa: PLC0415  # as above
+
+    call = {
+        "isModule": script.is_module,
+        "source": as_common_js(script.source) if script.is_module else function_body(script.source),
+        "name": script.function,
+        "isTried": is_tried,
+        "args": arguments,
+    }
+    context = _context()
+    try:
+        runner = context.eval(_BOOTSTRAP)
+        state = runner(_json(call))
+        if state is None:
+            state = _settled(context, runner)
+    except quickjs.JSException as error:  # only what the script cannot catch: its own errors are in the state
+        raise ScriptError(_explained(error)) from None
+    return _read(state)
+
+
+def _settled(context: Any, runner: Any) -> str | None:  # noqa: ANN401  # quickjs has no types
+    """Run what a promise waits for; each job has the context's limit, and all together once more."""
+    deadline = time.monotonic() + TIME_LIMIT_SECONDS
+    while (state := runner(None)) is None and context.execute_pending_job():
+        if time.monotonic() > deadline:
+            raise ScriptError(f"its promise did not settle within {TIME_LIMIT_SECONDS:g} s")
+    found: str | None = state
+    return found
+
+
+def _read(state: str | None) -> Returned:
+    if state is None:
+        raise ScriptError("its promise never settles")
+    try:
+        found = json.loads(state)
+    except RecursionError:
+        raise ScriptError("what it returned is nested too deeply") from None
+    match found:
+        case ["returned", str(kind), value]:
+            return Returned(type=kind, value=value)
+        case ["needs", str(name)]:
+            raise ScriptNeedsError(name)
+        case ["threw", str(message)]:
+            raise ScriptError(message)
+    raise ScriptError("it changed how values become JSON")
+
+
+def _context() -> Any:  # noqa: ANN401  # as above
+    import quickjs  # noqa: PLC0415  # as above
+
+    context = quickjs.Context()
+    context.set_memory_limit(MEMORY_LIMIT_BYTES)
+    context.set_time_limit(TIME_LIMIT_SECONDS)
+    context.set_max_stack_size(STACK_LIMIT_BYTES)
+    return context
+
+
+def _explained(error: Exception) -> str:
+    text = str(error).split("\n", 1)[0]
+    if "interrupted" in text:
+        return f"it ran longer than {TIME_LIMIT_SECONDS:g} s"
+    if "out of memory" in text or text == "null":  # too little memory is left to make the error itself
+        return f"it needs more than {MEMORY_LIMIT_BYTES // 2**20} MB of memory"
+    return text
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, allow_nan=False, default=str)
+    except ValueError:
+        return json.dumps(_finite(value), default=str)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and value - value != 0:
+        return None  # as JSON.stringify does
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
