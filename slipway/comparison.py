@@ -5,21 +5,19 @@ Decides nothing; ``gate`` does. The intervals are the same.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from slipway.bootstrap import TooFewGroupsError
 from slipway.evidence import Evidence
-from slipway.gate_file import Metric
+from slipway.gate_file import Measure, Metric
+from slipway.gate_requirements import mean_interval
+from slipway.gate_rules import is_binary
+from slipway.paired_rates import paired_difference
 from slipway.results import Arm
-from slipway.statistics import (
-    BOOTSTRAP_MIN_N,
-    Interval,
-    bootstrap_mean,
-    clopper_pearson,
-    paired_difference,
-    quantile,
-)
+from slipway.statistics import Interval, clopper_pearson, quantile
 
-__all__ = ["ArmSummary", "PairSummary", "changed_cases", "compare_arms", "summarise"]
+__all__ = ["ArmSummary", "PairSummary", "changed_cases", "compare_arms", "paired_values", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,34 +40,53 @@ class PairSummary:
     both_fail: int
     difference: Interval | None
     """Of the mean score, candidate minus other; None for too few graded pairs."""
+    pass_difference: Interval | None
+    """Of the pass rate, candidate minus other; None for too few groups."""
 
 
 def summarise(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> ArmSummary:
     """Summarise one arm, on the cases with ``tag`` or on all."""
     cases = evidence.tagged(tag)
-    passed = evidence.values(arm, cases, Metric.PASS_RATE)
+    passed = [
+        (value, evidence.unit(case))
+        for case in cases
+        if (value := evidence.value(arm, case, Metric.PASS_RATE)) is not None
+    ]
     latencies = evidence.values(arm, cases, Metric.LATENCY_P50)
+    not_asked = len(set(cases).intersection(evidence.not_asked(arm)))
     return ArmSummary(
-        pass_rate=_rate(sum(passed), len(passed), confidence) if passed else None,
-        missing=len(cases) - len(passed),
+        pass_rate=_rate(passed, confidence) if passed else None,
+        missing=len(cases) - len(passed) - not_asked,
         p50_ms=quantile(latencies, 0.5, confidence=confidence) if latencies else None,
         p95_ms=quantile(latencies, 0.95, confidence=confidence) if latencies else None,
     )
 
 
-def compare_arms(evidence: Evidence, arm: Arm, confidence: float) -> PairSummary | None:
-    """Compare the candidate with ``arm``; None where no case was answered by both."""
-    passes = _pairs(evidence, arm, Metric.PASS_RATE)
+def compare_arms(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> PairSummary | None:
+    """Compare the candidate with ``arm`` on the cases with ``tag``, or all; None where no case was answered by both."""
+    passes = paired_values(evidence, arm, Metric.PASS_RATE, tag=tag)
     if not passes:
         return None
-    scores = _pairs(evidence, arm, Metric.SCORE)
+    outcomes = [(ours, theirs) for _, ours, theirs in passes]
     return PairSummary(
-        both_pass=passes.count((1.0, 1.0)),
-        gained=passes.count((1.0, 0.0)),
-        lost=passes.count((0.0, 1.0)),
-        both_fail=passes.count((0.0, 0.0)),
-        difference=_difference(scores, confidence),
+        both_pass=outcomes.count((1.0, 1.0)),
+        gained=outcomes.count((1.0, 0.0)),
+        lost=outcomes.count((0.0, 1.0)),
+        both_fail=outcomes.count((0.0, 0.0)),
+        difference=_difference(evidence, paired_values(evidence, arm, Metric.SCORE, tag=tag), confidence),
+        pass_difference=_difference(evidence, passes, confidence),
     )
+
+
+def paired_values(
+    evidence: Evidence, arm: Arm, measure: Measure, *, tag: str | None = None
+) -> list[tuple[str, float, float]]:
+    """List case, candidate's value and ``arm``'s for the cases that have both, sorted by case."""
+    both = (
+        (case, evidence.value(Arm.CANDIDATE, case, measure), evidence.value(arm, case, measure))
+        for case in evidence.tagged(tag)
+    )
+    return [(case, ours, theirs) for case, ours, theirs in both if ours is not None and theirs is not None]
 
 
 def changed_cases(evidence: Evidence, *, is_regression: bool) -> list[str]:
@@ -84,20 +101,35 @@ def changed_cases(evidence: Evidence, *, is_regression: bool) -> list[str]:
     ]
 
 
-def _rate(passed: float, n: int, confidence: float) -> Interval:
-    low, high = clopper_pearson(passed, n, confidence=confidence)
-    return Interval(estimate=passed / n, low=low, high=high, n=n, method="exact, Clopper-Pearson")
+def _rate(passed: Sequence[tuple[float, Hashable]], confidence: float) -> Interval:
+    values, units = [value for value, _ in passed], [unit for _, unit in passed]
+    n = len(values)
+
+    def exact() -> Interval:
+        low, high = clopper_pearson(sum(values), n, confidence=confidence)
+        return Interval(estimate=sum(values) / n, low=low, high=high, n=n, method="exact, Clopper-Pearson")
+
+    try:
+        return mean_interval(values, units, confidence=confidence, support=(0.0, 1.0), exact=exact)
+    except TooFewGroupsError:  # a table shows what it can; the gate's own rule says that it cannot decide
+        return exact()
 
 
-def _pairs(evidence: Evidence, arm: Arm, metric: Metric) -> list[tuple[float, float]]:
-    both = ((evidence.value(Arm.CANDIDATE, case, metric), evidence.value(arm, case, metric)) for case in evidence.cases)
-    return [(ours, theirs) for ours, theirs in both if ours is not None and theirs is not None]
-
-
-def _difference(scores: list[tuple[float, float]], confidence: float) -> Interval | None:
-    if scores and all(value in {0.0, 1.0} for pair in scores for value in pair):
-        gained, lost = scores.count((1.0, 0.0)), scores.count((0.0, 1.0))
-        return paired_difference(gained, lost, len(scores), confidence=confidence)
-    if len(scores) < BOOTSTRAP_MIN_N:
+def _difference(evidence: Evidence, pairs: Sequence[tuple[str, float, float]], confidence: float) -> Interval | None:
+    if not pairs:
         return None
-    return bootstrap_mean([ours - theirs for ours, theirs in scores], confidence=confidence, support=(-1.0, 1.0))
+    gained, lost = sum(ours > theirs for _, ours, theirs in pairs), sum(ours < theirs for _, ours, theirs in pairs)
+
+    def exact() -> Interval:
+        return paired_difference(gained, lost, len(pairs), confidence=confidence)
+
+    try:
+        return mean_interval(
+            [ours - theirs for _, ours, theirs in pairs],
+            [evidence.unit(case) for case, *_ in pairs],
+            confidence=confidence,
+            support=(-1.0, 1.0),
+            exact=exact if all(is_binary(pair[1:]) for pair in pairs) else None,
+        )
+    except TooFewGroupsError:
+        return None

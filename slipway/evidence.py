@@ -1,19 +1,30 @@
 """Recorded results aligned by case and arm, as the gate and the report look at them.
 
-A case that an arm did not answer is missing, never failed: whether that matters is for the rules to say.
+A case that an arm did not answer is missing, never failed: whether that matters is for the rules to say. A case that
+nobody asked, because the verdict was certain without it, is neither.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
 
 from slipway.errors import ConfigurationError
-from slipway.gate_file import Metric
+from slipway.gate_file import NAMED, Measure, Metric, is_cost, is_latency
 from slipway.results import Arm, CaseResult
 
-__all__ = ["Evidence", "align", "instrument_fault", "is_out_of_range"]
+__all__ = ["Evidence", "Gap", "align", "instrument_fault", "is_out_of_range"]
+
+
+class Gap(StrEnum):
+    """Why an arm has no value on a case."""
+
+    MISSING = "missing"
+    NOT_ASKED = "not asked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,46 +32,124 @@ class Evidence:
     """Results by arm and case.
 
     Attributes:
-        cases: Every case that any arm has a line for, sorted, so that no outcome depends on the order of lines.
+        cases: Every case that any arm has a line for, sorted, so that no fixed-size analysis depends on the order of
+            lines.
+        order: The same cases in the order of their first lines, which is the suite's; for sequential bounds only.
         arms: Only arms with at least one line.
         tags: Tags by case; every arm's lines contribute.
+        groups: ``metadata.group`` by case, where it has one.
+        sound: By arm, the cases whose line measures something.
     """
 
     cases: tuple[str, ...]
+    order: tuple[str, ...]
     arms: Mapping[Arm, Mapping[str, CaseResult]]
     tags: Mapping[str, frozenset[str]]
+    groups: Mapping[str, str]
+    sound: Mapping[Arm, frozenset[str]]
 
     def tagged(self, tag: str | None) -> tuple[str, ...]:
         """List the cases that carry ``tag``; all of them for None."""
         return self.cases if tag is None else tuple(case for case in self.cases if tag in self.tags[case])
 
-    def value(self, arm: Arm, case: str, metric: Metric) -> float | None:
-        """Give what ``arm`` reached on ``case``: a pass as 0 or 1, a score, or milliseconds; None when missing."""
-        result = self.arms.get(arm, {}).get(case)
-        if result is None or instrument_fault(result):
-            return None
-        if metric is Metric.PASS_RATE:
-            return None if result.passed is None else float(result.passed)
-        return result.score if metric is Metric.SCORE else result.latency_ms
+    def concerned(self, measure: Measure, tag: str | None = None) -> tuple[str, ...]:
+        """List the cases with ``tag`` that ``measure`` is about.
 
-    def values(self, arm: Arm, cases: Iterable[str], metric: Metric) -> list[float]:
+        A named metric is about the cases on which some arm has it, and may be about those that no arm answered.
+        """
+        cases = self.tagged(tag)
+        if not measure.startswith(NAMED):
+            return cases
+        name = measure.removeprefix(NAMED)
+        if not any(name in result.metrics for lines in self.arms.values() for result in lines.values()):
+            return ()
+        return tuple(case for case in cases if self._may_have(case, name))
+
+    def value(self, arm: Arm, case: str, measure: Measure) -> float | None:
+        """Give what ``arm`` reached on ``case``: a pass as 0 or 1, a score, milliseconds or US dollars.
+
+        None where it has no such value.
+        """
+        if case not in self.sound.get(arm, ()):
+            return None
+        result = self.arms[arm][case]
+        if measure == Metric.PASS_RATE:
+            return None if result.passed is None else float(result.passed)
+        if measure == Metric.SCORE:
+            return result.score
+        if is_latency(measure):
+            return result.latency_ms
+        if is_cost(measure):
+            return result.cost_usd
+        return result.metrics.get(measure.removeprefix(NAMED))
+
+    def reading(self, arm: Arm, case: str, measure: Measure) -> float | Gap:
+        """Give the value, or why there is none."""
+        value = self.value(arm, case, measure)
+        if value is not None:
+            return value
+        return Gap.NOT_ASKED if self._is_pending(arm, case) else Gap.MISSING
+
+    def values(self, arm: Arm, cases: Iterable[str], measure: Measure) -> list[float]:
         """Give the values of the cases that have one, in the order of ``cases``."""
-        return [value for case in cases if (value := self.value(arm, case, metric)) is not None]
+        return [value for case in cases if (value := self.value(arm, case, measure)) is not None]
 
     def missing(self, arm: Arm) -> tuple[str, ...]:
         """List the cases that ``arm`` did not answer, for want of a line or because the instrument failed."""
-        lines = self.arms.get(arm, {})
-        return tuple(case for case in self.cases if case not in lines or instrument_fault(lines[case]))
+        sound = self.sound.get(arm, frozenset())
+        return tuple(case for case in self.cases if case not in sound and not self._is_pending(arm, case))
+
+    def not_asked(self, arm: Arm) -> tuple[str, ...]:
+        """List the cases that ``arm`` was never asked, because the evaluation had stopped."""
+        return tuple(case for case in self.cases if self._is_pending(arm, case))
+
+    def asked_first(self) -> tuple[str, ...]:
+        """List the cases, in the suite's order, before the first that some arm was not asked."""
+        for place, case in enumerate(self.order):
+            if any(self._is_pending(arm, case) for arm in self.arms):
+                return self.order[:place]
+        return self.order
+
+    def unit(self, case: str) -> Hashable:
+        """Give what is drawn when this case is: its group, or itself."""
+        group = self.groups.get(case)
+        return ("case", case) if group is None else ("group", group)
+
+    @cached_property
+    def is_clustered(self) -> bool:
+        """Whether some group holds more than one case, so that cases are not independent."""
+        return any(count > 1 for count in Counter(self.groups.values()).values())
+
+    @cached_property
+    def all_tags(self) -> tuple[str, ...]:
+        """Every tag of any case, sorted."""
+        return tuple(sorted({tag for tags in self.tags.values() for tag in tags}))
+
+    @cached_property
+    def all_metrics(self) -> tuple[str, ...]:
+        """Every named metric of any line, as ``metrics.NAME``, sorted."""
+        names = {name for lines in self.arms.values() for result in lines.values() for name in result.metrics}
+        return tuple(f"{NAMED}{name}" for name in sorted(names))
+
+    def _is_pending(self, arm: Arm, case: str) -> bool:
+        result = self.arms.get(arm, {}).get(case)
+        return result is not None and result.not_asked
+
+    def _may_have(self, case: str, name: str) -> bool:
+        answers = [self.arms[arm][case] for arm in self.arms if case in self.sound[arm]]
+        return not answers or any(name in answer.metrics for answer in answers)
 
 
 def align(results: Sequence[CaseResult]) -> Evidence:
     """Sort results by arm and case.
 
     Raises:
-        ConfigurationError: Two lines for the same case and arm, so that we cannot know which one counts.
+        ConfigurationError: Two lines for the same case and arm, so that we cannot know which one counts; or two groups
+            for one case.
     """
     arms: dict[Arm, dict[str, CaseResult]] = {}
     tags: dict[str, frozenset[str]] = {}
+    groups: dict[str, str] = {}
     for result in results:
         lines = arms.setdefault(result.arm, {})
         if result.case in lines:
@@ -69,16 +158,35 @@ def align(results: Sequence[CaseResult]) -> Evidence:
                 fix="Keep one line for each case and arm; give every case its own id.",
             )
         lines[result.case] = result
-        tags[result.case] = tags.get(result.case, frozenset()) | set(result.tags)
-    return Evidence(cases=tuple(sorted(tags)), arms=arms, tags=tags)
+        known = tags.get(result.case)
+        if known is None or not known.issuperset(result.tags):
+            tags[result.case] = (known or frozenset()).union(result.tags)
+        if result.group is not None and groups.setdefault(result.case, result.group) != result.group:
+            raise ConfigurationError(
+                f"The results put case {result.case!r} into two groups, {groups[result.case]!r} and {result.group!r}.",
+                fix="Give all lines of a case the same group.",
+            )
+    return Evidence(
+        cases=tuple(sorted(tags)),
+        order=tuple(tags),
+        arms=arms,
+        tags=tags,
+        groups=groups,
+        sound={
+            arm: frozenset(case for case, result in lines.items() if not instrument_fault(result))
+            for arm, lines in arms.items()
+        },
+    )
 
 
 def instrument_fault(result: CaseResult) -> str:
     """Say why this line measures nothing; empty when it does."""
+    if result.not_asked:
+        return result.error or "not asked"
     if result.error is not None:
         return result.error or "an error without a message"
     if is_out_of_range(result):
-        return "the score or latency is not a number in range"
+        return "a score, latency or cost is not a number in range"
     if result.passed is None and result.score is None:
         return "neither passed nor scored"
     return ""
@@ -86,6 +194,7 @@ def instrument_fault(result: CaseResult) -> str:
 
 def is_out_of_range(result: CaseResult) -> bool:
     """Whether a grader or a clock recorded what cannot be: NaN, infinity, or a score outside [0, 1]."""
-    if result.score is not None and not (math.isfinite(result.score) and 0 <= result.score <= 1):
+    scores = result.metrics.values() if result.score is None else (result.score, *result.metrics.values())
+    if any(not (math.isfinite(score) and 0 <= score <= 1) for score in scores):
         return True
-    return result.latency_ms is not None and not math.isfinite(result.latency_ms)
+    return any(value is not None and not math.isfinite(value) for value in (result.latency_ms, result.cost_usd))

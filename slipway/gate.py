@@ -11,12 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from slipway.evidence import Evidence, align, instrument_fault, is_out_of_range
+from slipway.evidence import Evidence, align, instrument_fault
+from slipway.gate_comparisons import compare_cost, compare_latency, compare_scores
 from slipway.gate_file import FirstRelease, Gate, load_gate
-from slipway.gate_rules import Outcome, RuleOutcome, compare_latency, compare_scores, require, undecided
+from slipway.gate_obstacles import coverage_of, list_obstacles
+from slipway.gate_requirements import require
+from slipway.gate_rules import DecidedBy, Outcome, RuleOutcome, confidence_of, undecided
+from slipway.regressions import Regression, regressions
 from slipway.results import Arm, CaseResult
 
 __all__ = ["Decision", "Gate", "Outcome", "RuleOutcome", "Verdict", "decide", "load_gate"]
+
+_SHOWN_REGRESSIONS = 5
 
 
 class Decision(StrEnum):
@@ -35,11 +41,23 @@ class Verdict:
         verdict: Promote, hold or inconclusive.
         reasons: Sentences for people, the ones that decided first.
         rules: Every rule that was applied or could not be, in the order of the gate file.
+        attempt: Which attempt of this candidate on this suite it is, from 1.
+        confidence: Of the intervals, two-sided: the gate's, less what attempts and early looks spend.
+        coverage: Share of the checks that could be applied, of the arm with the least.
+        not_asked: Cases that some arm was not asked, because the evaluation had ended.
+        decided_by: What decided; with cases not asked, certainty or the sequential bound.
+        regressions: Tags and metrics below the champion's, or the base's; those beyond chance first. They inform only.
     """
 
     verdict: Decision
     reasons: tuple[str, ...]
     rules: tuple[RuleOutcome, ...]
+    attempt: int = 1
+    confidence: float = 0.95
+    coverage: float = 1.0
+    not_asked: int = 0
+    decided_by: DecidedBy = DecidedBy.ANALYSIS
+    regressions: tuple[Regression, ...] = ()
 
     def as_document(self) -> dict[str, object]:
         """Give what ``slipway gate --json`` prints; bounds that do not exist are null."""
@@ -56,84 +74,146 @@ class Verdict:
                     "n": rule.n,
                     "reason": rule.reason,
                     "method": rule.method,
+                    "decided_by": str(rule.decided_by),
                 }
                 for rule in self.rules
             ],
+            "attempt": self.attempt,
+            "confidence": self.confidence,
+            "coverage": self.coverage,
+            "not_asked": self.not_asked,
+            "decided_by": str(self.decided_by),
+            "regressions": [regression.as_document() for regression in self.regressions],
         }
 
 
-def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | None = None) -> Verdict:
+def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | None = None, attempt: int = 1) -> Verdict:
     """Apply every rule of the gate to the results.
 
     Args:
-        results: One per case and arm, in any order.
+        results: One per case and arm, in any order; only a sequential bound reads them as the order of asking. Lines
+            with ``not_asked`` set are neither answers nor missing: rules decide only what these cases could not change,
+            or what a sequential bound has settled.
         gate: The rules.
         has_champion: Whether applications get a champion now. None infers it from the results, which then cannot tell
             a first release from a champion that was never asked.
+        attempt: Which attempt of this candidate on this suite it is, from 1; each spends half of the error that the one
+            before had.
 
     Raises:
         ConfigurationError: Two results for one case and arm.
+        ValueError: An attempt below 1.
     """
     evidence = align(results)
-    obstacles = _obstacles(evidence, gate)
+    confidence = confidence_of(gate, attempt)
+    gate = gate.model_copy(update={"confidence": confidence})
+    obstacles = list_obstacles(evidence, gate)
+    notes = _notes(evidence, gate, attempt)
     if not evidence.arms.get(Arm.CANDIDATE):
-        return Verdict(verdict=Decision.INCONCLUSIVE, reasons=_reasons(obstacles), rules=tuple(obstacles))
+        return Verdict(
+            verdict=Decision.INCONCLUSIVE,
+            reasons=_reasons(obstacles),
+            rules=tuple(obstacles),
+            attempt=attempt,
+            confidence=confidence,
+        )
     is_first = not has_champion and Arm.CHAMPION not in evidence.arms
-    rules, notes = _apply(evidence, gate, is_first=is_first)
+    rules, skipped = _apply(evidence, gate, is_first=is_first)
     if not rules:
-        notes.append("No rule of the gate could be applied, and without one nothing is promoted.")
+        skipped.append("No rule of the gate could be applied, and without one nothing is promoted.")
     doubt = _attachment(evidence)
     if doubt is not None:
         rules.append(doubt)
     if is_first and gate.first_release is FirstRelease.REFUSE:
         reason = "There is no champion to compare with, and the gate says first_release: refuse."
         rules.append(RuleOutcome(rule="first_release refuse", outcome=Outcome.FAIL, reason=reason))
+    decision, decisive = _weigh(obstacles, rules)
+    decided_by = _decided_by(decision, rules)
+    not_asked = _not_asked(evidence)
+    worse = regressions(evidence, gate)
+    reasons = (
+        *_reasons(decisive),
+        *_of_stopping(evidence, decision, decided_by, not_asked),
+        *_of_regressions(worse),
+        *skipped,
+        *notes,
+    )
+    return Verdict(
+        verdict=decision,
+        reasons=reasons,
+        rules=(*obstacles, *rules),
+        attempt=attempt,
+        confidence=confidence,
+        coverage=min(coverage_of(evidence).values(), default=1.0),
+        not_asked=not_asked,
+        decided_by=decided_by,
+        regressions=worse,
+    )
+
+
+def _weigh(obstacles: Sequence[RuleOutcome], rules: Sequence[RuleOutcome]) -> tuple[Decision, list[RuleOutcome]]:
+    """Give the decision and the outcomes that made it, the weightiest first."""
     failed = [rule for rule in rules if rule.outcome is Outcome.FAIL]
     open_ones = [rule for rule in rules if rule.outcome is Outcome.INCONCLUSIVE]
-    everything = (*obstacles, *rules)
     if obstacles:
-        return _verdict(Decision.INCONCLUSIVE, [*obstacles, *failed, *open_ones], notes, everything)
+        return Decision.INCONCLUSIVE, [*obstacles, *failed, *open_ones]
     if failed:
-        return _verdict(Decision.HOLD, [*failed, *open_ones], notes, everything)
+        return Decision.HOLD, [*failed, *open_ones]
     if open_ones or not rules:
-        return _verdict(Decision.INCONCLUSIVE, open_ones, notes, everything)
-    return _verdict(Decision.PROMOTE, rules, notes, everything)
+        return Decision.INCONCLUSIVE, open_ones
+    return Decision.PROMOTE, list(rules)
 
 
-def _obstacles(evidence: Evidence, gate: Gate) -> list[RuleOutcome]:
-    """List what keeps this evidence from carrying any decision."""
-    if not evidence.cases:
-        return [undecided("results", "There are no results.")]
-    if Arm.CANDIDATE not in evidence.arms:
-        return [undecided("results", "There are no results of the candidate.")]
-    obstacles = []
-    answered = len(evidence.cases) - len(evidence.missing(Arm.CANDIDATE))
-    if answered < gate.min_cases:
-        cases = "case" if answered == 1 else "cases"
-        reason = f"The candidate answered {answered} {cases}; the gate asks for at least {gate.min_cases}."
-        obstacles.append(undecided(f"min_cases {gate.min_cases}", reason, n=answered))
-    for arm, lines in evidence.arms.items():
-        broken = [case for case, result in lines.items() if is_out_of_range(result)]
-        if broken:
-            reason = (
-                f"The {arm}'s score or latency for case {min(broken)!r} is not a number in range ({len(broken)} such)."
-            )
-            obstacles.append(undecided("finite values", reason, n=len(broken)))
-        if reason := _too_much_missing(evidence, arm, gate):
-            obstacles.append(undecided(f"max_missing {gate.max_missing:g}", reason, n=len(evidence.missing(arm))))
-    return obstacles
+def _decided_by(decision: Decision, rules: Sequence[RuleOutcome]) -> DecidedBy:
+    if decision is Decision.INCONCLUSIVE:
+        return DecidedBy.ANALYSIS
+    if decision is Decision.HOLD:
+        grounds = {rule.decided_by for rule in rules if rule.outcome is Outcome.FAIL}
+        order = (DecidedBy.ANALYSIS, DecidedBy.CURTAILMENT, DecidedBy.SEQUENTIAL)  # one is enough: the firmest counts
+    else:
+        grounds = {rule.decided_by for rule in rules}
+        order = (DecidedBy.SEQUENTIAL, DecidedBy.CURTAILMENT, DecidedBy.ANALYSIS)  # all are needed: the loosest counts
+    return next(ground for ground in order if ground in grounds)
 
 
-def _too_much_missing(evidence: Evidence, arm: Arm, gate: Gate) -> str:
-    missing, cases = evidence.missing(arm), len(evidence.cases)
-    if len(missing) <= gate.max_missing * cases:
-        return ""
-    first = evidence.arms[arm].get(missing[0])
-    why = instrument_fault(first) if first else "no line in the results"
-    return (
-        f"The {arm} did not answer {len(missing)} of {cases} cases, more than {gate.max_missing:.1%} "
-        f"(first: {missing[0]!r}: {why})."
-    )
+def _not_asked(evidence: Evidence) -> int:
+    return len({case for arm in evidence.arms for case in evidence.not_asked(arm)})
+
+
+def _of_stopping(evidence: Evidence, decision: Decision, decided_by: DecidedBy, not_asked: int) -> list[str]:
+    if not not_asked:
+        return []
+    cases = len(evidence.cases)
+    counted = f"{not_asked} of {cases} cases {'was' if not_asked == 1 else 'were'} not asked"
+    if decision is Decision.INCONCLUSIVE:
+        return [f"The evaluation ended early: {counted}."]
+    if decided_by is DecidedBy.SEQUENTIAL:
+        return [f"Stopped early: {counted}, since a bound that holds at every number of cases had settled it."]
+    return [f"Stopped early: {counted}, since no answer to them could change the verdict."]
+
+
+def _of_regressions(found: Sequence[Regression]) -> list[str]:
+    certain = [regression for regression in found if regression.is_beyond_chance]
+    if not certain:
+        return []
+    shown = [
+        f"{one.kind} {one.name} {one.difference:+.2f} (p = {one.p_holm:.2g})" for one in certain[:_SHOWN_REGRESSIONS]
+    ]
+    more = f" and {len(certain) - len(shown)} more" if len(certain) > len(shown) else ""
+    return [f"Regressed beyond chance (Holm) against the {certain[0].against}: {', '.join(shown)}{more}."]
+
+
+def _notes(evidence: Evidence, gate: Gate, attempt: int) -> list[str]:
+    notes = []
+    if attempt > 1:
+        notes.append(
+            f"This is attempt {attempt} of this candidate on this suite, decided at "
+            f"{100 * gate.confidence:g} % confidence: repeats share one budget of error."
+        )
+    for arm, share in coverage_of(evidence).items():
+        if share < 1:
+            notes.append(f"Only {share:.1%} of the {arm}'s checks could be applied.")
+    return notes
 
 
 def _apply(evidence: Evidence, gate: Gate, *, is_first: bool) -> tuple[list[RuleOutcome], list[str]]:
@@ -153,6 +233,11 @@ def _apply(evidence: Evidence, gate: Gate, *, is_first: bool) -> tuple[list[Rule
             notes.append(f"{skipped} in latency.")
         else:
             rules.append(compare_latency(evidence, against.latency, gate))
+    if against.cost is not None:
+        if is_first and Arm(against.cost.of) is Arm.CHAMPION:
+            notes.append(f"{skipped} in cost.")
+        else:
+            rules.append(compare_cost(evidence, against.cost, gate))
     return rules, notes
 
 
@@ -176,12 +261,6 @@ def _attachment(evidence: Evidence) -> RuleOutcome | None:
         "as it would if the server had ignored the adapter."
     )
     return undecided("attachment", reason, n=len(pairs))
-
-
-def _verdict(
-    decision: Decision, decisive: Sequence[RuleOutcome], notes: Sequence[str], rules: Sequence[RuleOutcome]
-) -> Verdict:
-    return Verdict(verdict=decision, reasons=(*_reasons(decisive), *notes), rules=tuple(rules))
 
 
 def _reasons(rules: Sequence[RuleOutcome]) -> tuple[str, ...]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 from slipway.yaml_files import load_model
 
 __all__ = [
+    "NAMED",
     "Against",
     "Approval",
     "CostRule",
@@ -21,10 +22,14 @@ __all__ = [
     "FirstRelease",
     "Gate",
     "LatencyRule",
+    "Measure",
     "Metric",
     "NonInferiority",
     "Requirement",
     "Superiority",
+    "is_cost",
+    "is_latency",
+    "is_share",
     "load_gate",
 ]
 
@@ -40,10 +45,53 @@ class Metric(StrEnum):
     LATENCY_MEAN = "latency_ms.mean"
     COST_MEAN = "cost_usd.mean"
 
-    @property
-    def is_latency(self) -> bool:
-        """Whether it is measured in milliseconds, lower being better."""
-        return self not in {Metric.PASS_RATE, Metric.SCORE}
+
+NAMED = "metrics."
+"""What precedes the name that assertions give to a metric of their own."""
+
+Measure = Metric | str
+"""A metric of ours, or ``metrics.NAME``: the weighted mean score of the checks that carry ``metric: NAME``."""
+
+
+def is_latency(measure: Measure) -> bool:
+    """Whether it is measured in milliseconds, lower being better."""
+    return measure.startswith("latency_ms.")
+
+
+def is_cost(measure: Measure) -> bool:
+    """Whether it is measured in US dollars, lower being better."""
+    return measure.startswith("cost_usd.")
+
+
+def is_share(measure: Measure) -> bool:
+    """Whether it is a rate or a score in [0, 1], higher being better."""
+    return not is_latency(measure) and not is_cost(measure)
+
+
+def _read_measure(value: object, known: tuple[Metric, ...]) -> Measure:
+    if isinstance(value, str) and value.startswith(NAMED) and value != NAMED:
+        return value
+    for metric in known:
+        if value == metric:
+            return metric
+    names = ", ".join(f"'{metric}'" for metric in known)
+    raise ValueError(f"write {names} or metrics.NAME, with a name that assertions of the suite carry")
+
+
+def _any_measure(value: object) -> Measure:
+    return _read_measure(value, tuple(Metric))
+
+
+def _quality(value: object) -> Measure:
+    return _read_measure(value, (Metric.PASS_RATE, Metric.SCORE))
+
+
+_Named = Annotated[str, Field(pattern=r"^metrics\..+$")]
+_AnyMeasure = Annotated[Measure, PlainValidator(_any_measure, json_schema_input_type=Metric | _Named)]
+_Quality = Annotated[
+    Measure,
+    PlainValidator(_quality, json_schema_input_type=Literal[Metric.PASS_RATE, Metric.SCORE] | _Named),
+]
 
 
 class FirstRelease(StrEnum):
@@ -76,10 +124,11 @@ class _Strict(BaseModel):
 class Requirement(_Strict):
     """A floor or a ceiling on the candidate alone.
 
-    ``tag`` narrows it to the cases that carry the tag. Rates and scores are in [0, 1], latencies in milliseconds.
+    ``tag`` narrows it to the cases that carry the tag. Rates and scores are in [0, 1], latencies in milliseconds, costs
+    in US dollars for one request.
     """
 
-    metric: Metric
+    metric: _AnyMeasure
     tag: str | None = Field(default=None, min_length=1)
     at_least: float | None = Field(default=None, ge=0)
     at_most: float | None = Field(default=None, ge=0)
@@ -88,9 +137,11 @@ class Requirement(_Strict):
     def _one_sensible_bound(self) -> Self:
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("write exactly one of at_least and at_most")
-        if self.metric.is_latency and self.at_most is None:
+        if is_latency(self.metric) and self.at_most is None:
             raise ValueError(f"{self.metric} is bounded from above: write at_most, in milliseconds")
-        if not self.metric.is_latency and self.bound > 1:
+        if is_cost(self.metric) and self.at_most is None:
+            raise ValueError(f"{self.metric} is bounded from above: write at_most, in US dollars for one request")
+        if is_share(self.metric) and self.bound > 1:
             raise ValueError(f"{self.metric} is between 0 and 1: write 0.9 for 90 %")
         return self
 
@@ -109,22 +160,50 @@ class Requirement(_Strict):
 class NonInferiority(_Strict):
     """The candidate may be worse than the champion by less than ``margin``, case by case."""
 
-    metric: Literal[Metric.PASS_RATE, Metric.SCORE]
+    metric: _Quality
     margin: float = Field(ge=0, lt=1)
+
+    @property
+    def limit(self) -> float:
+        """The least difference, candidate minus champion, that is no worse."""
+        return 0.0 - self.margin
+
+    @property
+    def name(self) -> str:
+        """How results and reasons call this rule."""
+        return f"{self.metric} against champion margin {self.margin:g}"
 
 
 class Superiority(_Strict):
     """The candidate must be better than the base model by more than ``better_by``, case by case."""
 
-    metric: Literal[Metric.PASS_RATE, Metric.SCORE]
+    metric: _Quality
     better_by: float = Field(ge=0, lt=1)
+
+    @property
+    def limit(self) -> float:
+        """The difference, candidate minus base, that must be exceeded."""
+        return self.better_by
+
+    @property
+    def name(self) -> str:
+        """How results and reasons call this rule."""
+        return f"{self.metric} against base better_by {self.better_by:g}"
 
 
 class LatencyRule(_Strict):
-    """The candidate's median latency over the other arm's, case by case, may be at most ``ratio_at_most``."""
+    """The candidate's latency over the other arm's, case by case, may be at most ``ratio_at_most``."""
 
     of: Literal["champion", "base"]
     ratio_at_most: float = Field(gt=0)
+    quantile: Literal["p50", "p95"] = "p50"
+    """Which quantile of the latencies the ratio is of."""
+
+    @property
+    def name(self) -> str:
+        """How results and reasons call this rule."""
+        quantile = "" if self.quantile == "p50" else f".{self.quantile}"
+        return f"latency_ms{quantile} against {self.of} ratio_at_most {self.ratio_at_most:g}"
 
 
 class CostRule(_Strict):
@@ -132,6 +211,11 @@ class CostRule(_Strict):
 
     of: Literal["champion", "base"]
     ratio_at_most: float = Field(gt=0)
+
+    @property
+    def name(self) -> str:
+        """How results and reasons call this rule."""
+        return f"cost_usd against {self.of} ratio_at_most {self.ratio_at_most:g}"
 
 
 class Against(_Strict):

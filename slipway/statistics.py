@@ -1,51 +1,29 @@
-"""Intervals and tests for decisions on recorded results.
+"""Exact intervals and tests for rates, quantiles and discordant pairs.
 
-Exact wherever an exact method exists (rates, paired rates, quantiles), the paired bootstrap elsewhere. Every bootstrap
-takes a seed, so that the same file gives the same verdict. Knows numbers only: no arms, metrics or rules.
+Knows numbers only: no arms, metrics or rules. What has no exact method is in ``bootstrap``, the difference of two
+paired rates in ``paired_rates``.
 
-Sources: Clopper and Pearson 1934 (Biometrika 26:404); McNemar 1947 (Psychometrika 12:153); Efron 1987 (JASA 82:171)
-for BCa; Conover 1999, Practical Nonparametric Statistics, section 3.2, for quantiles.
+Sources: Clopper and Pearson 1934 (Biometrika 26:404); McNemar 1947 (Psychometrika 12:153); Conover 1999, Practical
+Nonparametric Statistics, section 3.2, for quantiles.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from typing import Literal
 
 __all__ = [
-    "BCA_MIN_N",
-    "BOOTSTRAP_DRAWS",
-    "BOOTSTRAP_MIN_N",
-    "BOOTSTRAP_SEED",
     "Interval",
-    "bootstrap_mean",
-    "bootstrap_median_ratio",
     "clopper_pearson",
     "mcnemar",
-    "paired_difference",
     "quantile",
     "smallest_decisive_n",
 ]
 
-BOOTSTRAP_DRAWS = 10_000
-BOOTSTRAP_SEED = 20_260_101
-BOOTSTRAP_MIN_N = 8
-"""With fewer values a resample has too few distinct outcomes for its tails to mean anything."""
-BCA_MIN_N = 30
-"""From here on bias correction and acceleration are estimated well enough to help (Efron and Tibshirani 1993, 14)."""
-
 MAX_DECISIVE_N = 1_000_000
-_BATCH_VALUES = 4_000_000  # resampled values held at once: 32 MB for each array
-
 Sides = Literal[1, 2]
-Statistic = Callable[..., "NDArray[np.float64]"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,28 +84,6 @@ def mcnemar(gains: int, losses: int, *, alternative: Literal["two-sided", "gain"
     return min(1.0, 2 * _upper_half_tail(max(gains, losses), n))
 
 
-def paired_difference(gains: float, losses: float, n: float, *, confidence: float) -> Interval:
-    """Bound the difference of two paired rates, candidate minus reference, exactly and conservatively.
-
-    The difference is P(gain) - P(loss). Each of the two gets a Clopper-Pearson interval at half the error, and
-    Bonferroni's inequality gives the difference its coverage: at least ``confidence``, in practice more. Unlike Wald's
-    or a bootstrap it does not collapse to a point when no pair is discordant.
-
-    Raises:
-        ValueError: Counts below 0 or above n, or n is 0.
-    """
-    each = 1 - (1 - confidence) / 2
-    gain_low, gain_high = clopper_pearson(gains, n, confidence=each)
-    loss_low, loss_high = clopper_pearson(losses, n, confidence=each)
-    return Interval(
-        estimate=(gains - losses) / n,
-        low=gain_low - loss_high,
-        high=gain_high - loss_low,
-        n=int(n),
-        method="exact, Bonferroni over the two discordant cells",
-    )
-
-
 def quantile(values: Sequence[float], q: float, *, confidence: float) -> Interval:
     """Bound a quantile exactly by order statistics, assuming nothing of the distribution.
 
@@ -157,60 +113,6 @@ def quantile(values: Sequence[float], q: float, *, confidence: float) -> Interva
     )
 
 
-def bootstrap_mean(
-    values: Sequence[float],
-    *,
-    confidence: float,
-    support: tuple[float, float] = (-math.inf, math.inf),
-    seed: int = BOOTSTRAP_SEED,
-) -> Interval:
-    """Bound a mean by the bootstrap; for paired scores give the differences, which makes it the paired bootstrap.
-
-    BCa from 30 values on, percentile below. Equal values tell a bootstrap nothing, so they get an exact bound instead:
-    the share of values that would have differed is below Clopper-Pearson's limit at zero successes, and those could
-    have been as extreme as ``support`` allows.
-
-    Raises:
-        ValueError: Fewer than 8 values, or equal ones without a finite ``support``.
-    """
-    import numpy as np  # noqa: PLC0415  # as above
-
-    n = len(values)
-    if n < BOOTSTRAP_MIN_N:
-        raise ValueError(f"a bootstrap needs at least {BOOTSTRAP_MIN_N} values, got {n}")
-    mean = math.fsum(values) / n
-    if max(values) == min(values):
-        if not all(map(math.isfinite, support)):
-            raise ValueError("equal values without a finite support have no interval")
-        _, unseen = clopper_pearson(0, n, confidence=confidence)
-        low, high = (values[0] + unseen * (limit - values[0]) for limit in support)
-        return Interval(estimate=values[0], low=low, high=high, n=n, method="exact, all values equal")
-    low, high, method = _bootstrap((np.asarray(values, dtype=float),), _mean, confidence, seed, bca=n >= BCA_MIN_N)
-    return Interval(estimate=mean, low=max(low, support[0]), high=min(high, support[1]), n=n, method=method)
-
-
-def bootstrap_median_ratio(
-    numerator: Sequence[float], denominator: Sequence[float], *, confidence: float, seed: int = BOOTSTRAP_SEED
-) -> Interval:
-    """Bound the ratio of two medians of paired values; pairs are drawn together. Percentile bootstrap.
-
-    BCa is left out because the jackknife is inconsistent for medians (Efron and Tibshirani 1993, 11.6).
-
-    Raises:
-        ValueError: Fewer than 8 pairs, unequal lengths, or a denominator that is not positive.
-    """
-    import numpy as np  # noqa: PLC0415  # as above
-
-    if len(numerator) != len(denominator) or len(numerator) < BOOTSTRAP_MIN_N:
-        raise ValueError(f"a paired bootstrap needs at least {BOOTSTRAP_MIN_N} pairs")
-    if min(denominator) <= 0:
-        raise ValueError("a ratio needs positive denominators")
-    top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
-    low, high, method = _bootstrap((top, bottom), _median_ratio, confidence, seed, bca=False)
-    estimate = float(np.median(top) / np.median(bottom))
-    return Interval(estimate=estimate, low=low, high=high, n=len(top), method=method)
-
-
 def smallest_decisive_n(decides: Callable[[int], bool], *, start: int) -> int | None:
     """Find the least n from ``start`` on at which ``decides`` holds, assuming that it then holds for every larger n.
 
@@ -236,41 +138,3 @@ def _upper_half_tail(k: int, n: int) -> float:
     from scipy.special import bdtrc  # noqa: PLC0415  # as above
 
     return 1.0 if k == 0 else float(bdtrc(k - 1, n, 0.5))
-
-
-def _mean(values: NDArray[np.float64], *, axis: int = -1) -> NDArray[np.float64]:
-    import numpy as np  # noqa: PLC0415  # as above
-
-    return np.asarray(np.mean(values, axis=axis))
-
-
-def _median_ratio(top: NDArray[np.float64], bottom: NDArray[np.float64], *, axis: int = -1) -> NDArray[np.float64]:
-    import numpy as np  # noqa: PLC0415  # as above
-
-    return np.asarray(np.median(top, axis=axis) / np.median(bottom, axis=axis))
-
-
-def _bootstrap(
-    samples: tuple[NDArray[np.float64], ...], statistic: Statistic, confidence: float, seed: int, *, bca: bool
-) -> tuple[float, float, str]:
-    import numpy as np  # noqa: PLC0415  # as above
-    from scipy.stats import bootstrap  # noqa: PLC0415  # half a second more
-
-    for method in ("BCa", "percentile") if bca else ("percentile",):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a degenerate BCa warns and gives nan; the percentile then stands in
-            result = bootstrap(
-                samples,
-                statistic,
-                n_resamples=BOOTSTRAP_DRAWS,
-                batch=max(1, _BATCH_VALUES // len(samples[0])),
-                vectorized=True,
-                paired=True,
-                confidence_level=confidence,
-                method=method,
-                random_state=np.random.default_rng(seed),
-            )
-        low, high = (float(bound) for bound in result.confidence_interval)
-        if not math.isnan(low) and not math.isnan(high):
-            break
-    return low, high, f"{method} bootstrap, {BOOTSTRAP_DRAWS} draws, seed {seed}"

@@ -1,0 +1,92 @@
+"""What keeps recorded results from carrying any decision, whatever the rules say of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from slipway.evidence import Evidence, instrument_fault, is_out_of_range
+from slipway.gate_file import Gate
+from slipway.gate_rules import RuleOutcome, undecided
+from slipway.results import Arm
+
+__all__ = ["coverage_of", "list_obstacles"]
+
+_SHOWN_TYPES = 5
+
+
+def list_obstacles(evidence: Evidence, gate: Gate) -> list[RuleOutcome]:
+    """List them; empty where the rules may decide."""
+    if not evidence.cases:
+        return [undecided("results", "There are no results.")]
+    if Arm.CANDIDATE not in evidence.arms:
+        return [undecided("results", "There are no results of the candidate.")]
+    obstacles = []
+    if same := _is_champion(evidence):
+        obstacles.append(undecided("candidate", same))
+    answered = len(evidence.sound[Arm.CANDIDATE])
+    if answered < gate.min_cases:
+        cases = "case" if answered == 1 else "cases"
+        reason = f"The candidate answered {answered} {cases}; the gate asks for at least {gate.min_cases}."
+        obstacles.append(undecided(f"min_cases {gate.min_cases}", reason, n=answered))
+    for arm, lines in evidence.arms.items():
+        broken = [case for case, result in lines.items() if is_out_of_range(result)]
+        if broken:
+            reason = (
+                f"The {arm}'s score, latency or cost for case {min(broken)!r} is not a number in range "
+                f"({len(broken)} such)."
+            )
+            obstacles.append(undecided("finite values", reason, n=len(broken)))
+        if reason := _too_much_missing(evidence, arm, gate):
+            obstacles.append(undecided(f"max_missing {gate.max_missing:g}", reason, n=len(evidence.missing(arm))))
+    for arm, share in coverage_of(evidence).items():
+        if share < gate.min_coverage:
+            reason = (
+                f"Only {share:.1%} of the {arm}'s checks could be applied, fewer than {gate.min_coverage:.1%}: "
+                f"{_unsupported(evidence, arm)}."
+            )
+            obstacles.append(undecided(f"min_coverage {gate.min_coverage:g}", reason))
+    return obstacles
+
+
+def coverage_of(evidence: Evidence) -> Mapping[Arm, float]:
+    """Give, for each arm with checks, the share of them that could be applied."""
+    shares = {}
+    for arm, lines in evidence.arms.items():
+        applied = [check.passed is not None for result in lines.values() for check in result.checks]
+        if applied:
+            shares[arm] = sum(applied) / len(applied)
+    return shares
+
+
+def _unsupported(evidence: Evidence, arm: Arm) -> str:
+    counts = Counter(
+        check.type for result in evidence.arms[arm].values() for check in result.checks if check.passed is None
+    )
+    shown = [
+        f"{name} in {count} {'case' if count == 1 else 'cases'}" for name, count in counts.most_common(_SHOWN_TYPES)
+    ]
+    return ", ".join(shown) + (f" and {len(counts) - len(shown)} more types" if len(counts) > len(shown) else "")
+
+
+def _is_champion(evidence: Evidence) -> str:
+    ids = {
+        arm: {result.adapter_id for result in evidence.arms.get(arm, {}).values() if result.adapter_id}
+        for arm in (Arm.CANDIDATE, Arm.CHAMPION)
+    }
+    both = ids[Arm.CANDIDATE] & ids[Arm.CHAMPION]
+    if not both:
+        return ""
+    return f"Candidate and champion are the same adapter, {min(both)!r}: there is nothing to release."
+
+
+def _too_much_missing(evidence: Evidence, arm: Arm, gate: Gate) -> str:
+    missing, asked = evidence.missing(arm), len(evidence.cases) - len(evidence.not_asked(arm))
+    if len(missing) <= gate.max_missing * asked:
+        return ""
+    first = evidence.arms[arm].get(missing[0])
+    why = instrument_fault(first) if first else "no line in the results"
+    return (
+        f"The {arm} did not answer {len(missing)} of {asked} cases, more than {gate.max_missing:.1%} "
+        f"(first: {missing[0]!r}: {why})."
+    )
