@@ -296,9 +296,9 @@ class HttpJudge:
         self._usage = JudgeUsage(
             requests=self._usage.requests + requests,
             repeated=self._usage.repeated + repeated,
-            prompt_tokens=self._usage.prompt_tokens + (usage.prompt_tokens if usage else 0),
-            generated_tokens=self._usage.generated_tokens + (usage.completion_tokens if usage else 0),
-            embedded_tokens=self._usage.embedded_tokens + (embedded.prompt_tokens if embedded else 0),
+            prompt_tokens=self._usage.prompt_tokens + ((usage and usage.prompt_tokens) or 0),
+            generated_tokens=self._usage.generated_tokens + ((usage and usage.completion_tokens) or 0),
+            embedded_tokens=self._usage.embedded_tokens + ((embedded and embedded.prompt_tokens) or 0),
         )
 
 

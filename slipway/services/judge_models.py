@@ -17,15 +17,14 @@ class _Model(BaseModel):
 class Usage(_Model):
     """Tokens, as the server counts them."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Message(_Model):
     """What the model said; ``content`` is null where it refused."""
 
     content: str | None = None
-    refusal: str | None = None
 
 
 class Choice(_Model):
