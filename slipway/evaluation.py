@@ -1,51 +1,37 @@
 """Run a suite against several arms at once and record what each answered.
 
-Knows cases, arms and order; how an arm is asked is a callable that it is given. Raises only when going on is pointless;
-a request that fails is a missing answer with the reason, never a failed check.
+Knows cases, arms and order; how an arm is asked, and how time passes, are given. Raises only when going on is
+pointless; a request that fails is a missing answer with the reason, never a failed check.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from slipway.errors import AuthenticationError, ServiceError
-from slipway.grading import grade_case
-from slipway.results import Arm, CaseResult, Timing
+from slipway.answers import Answer, Recorded, answer_of
+from slipway.checks import Judge
+from slipway.concurrency import Limiter, Patience
+from slipway.cost import ShareClock
+from slipway.errors import AuthenticationError, RateLimitedError, ServiceError, UnavailableError
+from slipway.grading_queue import Answered, GradingQueue
+from slipway.recording import Recorder, Redact
+from slipway.result_table import ResultTable
+from slipway.results import Arm, CaseResult
 from slipway.suite import Case, Suite
 
-__all__ = ["Answer", "Ask", "Contestant", "evaluate", "interleave"]
+__all__ = ["Answer", "Ask", "Contestant", "Cost", "ShouldStop", "evaluate", "interleave"]
 
 GIVE_UP_AFTER = 20
-"""Failures in a row, over all arms, after which the service is down and each further request is waste."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One reply.
-
-    Attributes:
-        output: The text.
-        latency_ms: By the caller's clock, from sending to the last byte, of the attempt that succeeded.
-        prompt_tokens: As the server counted them.
-        generated_tokens: As the server counted them.
-        finish_reason: The server's word for why generation ended.
-        timing: What the server told of its own time.
-        logprobs: Natural logarithms of the generated tokens' probabilities, in order.
-    """
-
-    output: str
-    latency_ms: float
-    prompt_tokens: int | None = None
-    generated_tokens: int | None = None
-    finish_reason: str | None = None
-    timing: Timing | None = None
-    logprobs: tuple[float, ...] | None = None
-
+"""Failures in a row, over all arms or of one, after which each further request is waste."""
 
 Ask = Callable[[Case], Awaitable[Answer]]
-"""Send one case's prompt; raises ServiceError."""
+"""Send one case's prompt, once; raises ServiceError. Repeats are the evaluation's."""
+Cost = Callable[[Answer, float], float | None]
+"""What an answer cost in US dollars, given its share of the server's time in seconds."""
+ShouldStop = Callable[[Sequence[CaseResult]], str | None]
+"""Given the results of the first cases, in the suite's order and complete for all arms: why to stop, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,68 +60,318 @@ async def evaluate(
     *,
     max_concurrency: int,
     on_result: Callable[[CaseResult], None] = lambda _: None,
+    known: Mapping[tuple[str, Arm], Recorded] | None = None,
+    judge: Judge | None = None,
+    should_stop: ShouldStop | None = None,
+    redact: Redact | None = None,
+    cost: Cost | None = None,
+    session: str = "",
+    patience: Patience | None = None,
+    limiter: Limiter | None = None,
 ) -> list[CaseResult]:
-    """Ask every case of every arm, ``max_concurrency`` requests in flight, and grade the outputs.
+    """Ask every case of every arm, as many requests in flight as the server gains from, and grade the outputs.
 
-    The first case is asked once of each arm beforehand and that answer thrown away, so that loading an adapter is in
-    nobody's latency.
+    The first case that an arm will be asked is asked once beforehand, of all arms at once, and that answer thrown away,
+    so that loading an adapter is in nobody's latency. Requests that the server had no room for (429, 503) or that broke
+    off are repeated, others are not. An arm that fails ``GIVE_UP_AFTER`` times in a row is asked no more; what is left
+    of it is missing.
+
+    Args:
+        suite: What to ask.
+        contestants: Whom.
+        max_concurrency: Requests in flight at most, see ``concurrency``.
+        on_result: Told each new result as it comes: asked, graded anew or missing, but not those taken from ``known``.
+        known: Recorded answers that need not be asked for, by case id and arm.
+        judge: For checks that a model judges; the judge is asked beside the arms, and its time is in nobody's latency.
+        should_stop: Looked at, in a thread, whenever there are more first cases that all arms have answered. With a
+            reason nothing new is asked, what is in flight is recorded, and the rest is ``not_asked``.
+        redact: Masks outputs, reasons and errors, after grading.
+        cost: Prices an answer.
+        session: Written into each new answer.
+        patience: How to repeat; its clock is the evaluation's.
+        limiter: To look at from outside, in place of one of ``max_concurrency`` slots.
 
     Returns:
         One result per case and arm, in the suite's order.
 
     Raises:
         AuthenticationError: The token is refused; every answer would be missing.
-        ServiceError: ``GIVE_UP_AFTER`` requests in a row failed; the last failure.
+        ServiceError: ``GIVE_UP_AFTER`` requests in a row failed, whatever the arm; the last failure.
     """
-    arms = list(contestants)
-    queue = iter(interleave(suite.cases, arms))
-    results: dict[tuple[str, Arm], CaseResult] = {}
-    failures_in_a_row = 0
-
-    for arm in arms if suite.cases else ():
-        await _attempt(contestants[arm].ask, suite.cases[0])
-
-    async def work() -> None:
-        nonlocal failures_in_a_row
-        for case, arm in queue:
-            outcome = await _attempt(contestants[arm].ask, case)
-            failures_in_a_row = failures_in_a_row + 1 if isinstance(outcome, ServiceError) else 0
-            result = _record(case, arm, contestants[arm].adapter_id, outcome)
-            results[case.id, arm] = result
-            on_result(result)
-            if isinstance(outcome, ServiceError) and failures_in_a_row >= GIVE_UP_AFTER:
-                raise outcome
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(max_concurrency, len(suite.cases) * len(arms))):
-                group.create_task(work())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [results[case.id, arm] for case in suite.cases for arm in arms]
-
-
-async def _attempt(ask: Ask, case: Case) -> Answer | ServiceError:
-    """Ask once; the client has repeated what a repeat can help. Returns the failure instead of raising it."""
-    try:
-        return await ask(case)
-    except AuthenticationError:
-        raise
-    except ServiceError as error:
-        return error
-
-
-def _record(case: Case, arm: Arm, adapter_id: str, outcome: Answer | ServiceError) -> CaseResult:
-    if isinstance(outcome, ServiceError):
-        return CaseResult(
-            case=case.id, arm=arm, adapter_id=adapter_id, tags=case.tags, group=case.group, error=str(outcome)
-        )
-    return grade_case(
-        case,
-        arm=arm,
-        adapter_id=adapter_id,
-        output=outcome.output,
-        latency_ms=outcome.latency_ms,
-        prompt_tokens=outcome.prompt_tokens,
-        generated_tokens=outcome.generated_tokens,
+    patience = patience or Patience()
+    run = _Run(
+        suite.cases,
+        contestants,
+        known or {},
+        limiter=limiter or Limiter(max_concurrency, patience),
+        patience=patience,
+        recorder=Recorder(redact=redact),
+        judge=judge,
+        on_result=on_result,
+        should_stop=should_stop,
+        cost=cost,
+        session=session,
     )
+    try:
+        await run.run(max_concurrency)
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from None
+    return run.table.results()
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One request to be made, for the n-th time."""
+
+    index: int
+    case: Case
+    arm: Arm
+    attempt: int = 1
+
+
+class _Run:
+    """One evaluation under way."""
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        contestants: Mapping[Arm, Contestant],
+        known: Mapping[tuple[str, Arm], Recorded],
+        *,
+        limiter: Limiter,
+        patience: Patience,
+        recorder: Recorder,
+        judge: Judge | None,
+        on_result: Callable[[CaseResult], None],
+        should_stop: ShouldStop | None,
+        cost: Cost | None,
+        session: str,
+    ) -> None:
+        self._cases = cases
+        self._arms = list(contestants)
+        self._contestants = contestants
+        self._known = known
+        self._limiter = limiter
+        self._patience = patience
+        self._recorder = recorder
+        self._on_result = on_result
+        self._should_stop = should_stop
+        self._cost = cost
+        self._session = session
+        self._share = ShareClock()
+        self._grading = GradingQueue(judge, recorder, self._record)
+        self._turns: Iterator[_Turn] = iter(())
+        self._is_over = False
+        self._stopped = ""
+        self._failures_in_a_row = 0
+        self._failures_of = dict.fromkeys(self._arms, 0)
+        self._given_up: dict[Arm, str] = {}
+        self.table = ResultTable(cases, self._arms)
+
+    async def run(self, workers: int) -> None:
+        """Take what is known, ask for the rest."""
+        turns, to_judge = self._take_known()
+        async with asyncio.TaskGroup() as beside:
+            helpers = [beside.create_task(self._grading.work()) for _ in range(self._grading.workers)]
+            async with asyncio.TaskGroup() as asking:
+                asking.create_task(self._judge_again(to_judge))
+                await self._consider_stopping()
+                if self._should_stop is not None:
+                    helpers.append(beside.create_task(self._keep_considering()))
+                if not self._stopped:
+                    await self._warm_up(turns)
+                    self._turns = iter(turns)
+                    for _ in range(min(workers, len(turns))):
+                        asking.create_task(self._work())
+            await self._grading.join()
+            for helper in helpers:
+                helper.cancel()
+        for index, case in enumerate(self._cases):
+            for arm in self._arms:
+                if not self.table.has(case, arm):
+                    self._miss(index, case, arm, f"not asked: {self._stopped}", not_asked=True)
+
+    # What is known
+
+    def _take_known(self) -> tuple[list[_Turn], list[Answered]]:
+        """Take recorded answers, grade anew what rules can grade; give what is to be asked and what to be judged."""
+        turns, to_judge = [], []
+        for place, (case, arm) in enumerate(interleave(self._cases, self._arms)):
+            index = place // len(self._arms)
+            found = self._known.get((case.id, arm))
+            if found is None:
+                turns.append(_Turn(index, case, arm))
+            elif found.is_graded:
+                self.table.put(index, found.result)
+            else:
+                item = self._answered(index, case, arm, answer_of(found.result), found.result)
+                if self._grading.is_immediate(case):
+                    self._grading.grade(item)
+                else:
+                    to_judge.append(item)
+        return turns, to_judge
+
+    async def _judge_again(self, items: Iterable[Answered]) -> None:
+        for item in items:
+            await self._grading.put(item)
+
+    def _answered(self, index: int, case: Case, arm: Arm, answer: Answer, recorded: CaseResult) -> Answered:
+        adapter_id = self._contestants[arm].adapter_id
+        return Answered(index, case, arm, adapter_id, answer, recorded.cost_usd, recorded.session)
+
+    # Stopping early
+
+    async def _consider_stopping(self) -> None:
+        """Look once whether the first answers settle it; in a thread, since that can take longer than an answer."""
+        self.table.grew.clear()
+        if self._should_stop is not None and self.table.prefix:
+            self._stopped = await asyncio.to_thread(self._should_stop, tuple(self.table.prefix)) or ""
+
+    async def _keep_considering(self) -> None:
+        while not self._stopped:
+            await self.table.grew.wait()
+            await self._consider_stopping()
+
+    # Asking
+
+    async def _warm_up(self, turns: Iterable[_Turn]) -> None:
+        first: dict[Arm, _Turn] = {}
+        for turn in turns:
+            first.setdefault(turn.arm, turn)
+            if len(first) == len(self._arms):
+                break
+        await asyncio.gather(*map(self._warm_up_arm, first.values()))
+
+    async def _warm_up_arm(self, turn: _Turn) -> None:
+        await self._limiter.enter()
+        try:
+            await self._ask(turn)
+        finally:
+            self._limiter.leave()
+
+    async def _work(self) -> None:
+        """Make requests one after the other; between two, and before a repeat, the slot may go to somebody else."""
+        carried: _Turn | None = None
+        while not self._is_over or carried is not None:
+            await self._limiter.enter()
+            try:
+                carried = await self._serve_while_welcome(carried)
+            finally:
+                self._limiter.leave()
+            if carried is not None:
+                await self._patience.sleep(self._patience.wait_seconds(carried.attempt))
+                carried = replace(carried, attempt=carried.attempt + 1)
+
+    async def _serve_while_welcome(self, turn: _Turn | None) -> _Turn | None:
+        """Make requests until there are none, or the slot is wanted back, or one must be made again: gives that one."""
+        while True:
+            turn = turn or self._next_turn()
+            if turn is None or self._stopped:
+                self._is_over = True
+                return None
+            outcome = await self._ask(turn)
+            if isinstance(outcome, ServiceError):
+                if self._may_repeat(outcome, turn):
+                    return turn
+                self._fail(turn, outcome)
+            else:
+                await self._take_answer(turn, *outcome)
+            turn = None
+            if self._limiter.must_yield:
+                return None
+
+    def _next_turn(self) -> _Turn | None:
+        for turn in self._turns:
+            if (why := self._given_up.get(turn.arm)) is None:
+                return turn
+            self._miss(turn.index, turn.case, turn.arm, why)
+        return None
+
+    async def _ask(self, turn: _Turn) -> tuple[Answer, float] | ServiceError:
+        """Ask once. Gives the answer with its share of the server's time, or the failure, which it does not raise."""
+        limiter = self._limiter
+        now = limiter.clock()
+        ticket, reading = limiter.sent(now), self._share.start(now)
+        failure: ServiceError | None = None
+        try:
+            answer = await self._contestants[turn.arm].ask(turn.case)
+        except AuthenticationError:
+            raise
+        except ServiceError as error:
+            failure = error
+        finally:
+            now = limiter.clock()
+            share = self._share.stop(reading, now)
+        if failure is None:
+            limiter.answered(ticket, now)
+            return answer, share
+        if _is_refusal(failure):
+            asked = _retry_after(failure)
+            limiter.refused(ticket, now, asked if asked <= self._patience.longest_pause_seconds else 0.0)
+        else:
+            limiter.answered(ticket, now)
+        return failure
+
+    async def _take_answer(self, turn: _Turn, answer: Answer, share: float) -> None:
+        self._failures_in_a_row = self._failures_of[turn.arm] = 0
+        cost_usd = None if self._cost is None else self._cost(answer, share)
+        adapter_id = self._contestants[turn.arm].adapter_id
+        item = Answered(turn.index, turn.case, turn.arm, adapter_id, answer, cost_usd, self._session)
+        if self._grading.is_immediate(turn.case):
+            self._grading.grade(item)
+        else:
+            await self._grading.put(item)
+
+    def _may_repeat(self, error: ServiceError, turn: _Turn) -> bool:
+        """Whether a repeat can help: no room (429, 503), or no whole reply (a broken connection, 502).
+
+        After a read timeout the server may still be working on the request, and a repeat would double its load.
+        """
+        if self._stopped or turn.attempt >= self._patience.attempts:
+            return False
+        if _retry_after(error) > self._patience.longest_pause_seconds:
+            return False
+        if _is_refusal(error):
+            return True
+        # Once one request was repeated to the end and nothing was answered since, there is nobody to be patient with.
+        is_broken = isinstance(error, UnavailableError) and error.status_code in {None, 502}
+        return is_broken and self._failures_in_a_row == 0
+
+    def _fail(self, turn: _Turn, error: ServiceError) -> None:
+        """Record a missing answer, and give up on the arm or on everything if there were too many of them."""
+        self._failures_in_a_row += 1
+        self._failures_of[turn.arm] += 1
+        tries = f" (after {turn.attempt} attempts)" if turn.attempt > 1 else ""
+        self._miss(turn.index, turn.case, turn.arm, f"{error}{tries}")
+        if self._failures_in_a_row >= GIVE_UP_AFTER:
+            raise error
+        if self._failures_of[turn.arm] >= GIVE_UP_AFTER:
+            self._given_up[turn.arm] = (
+                f"not asked: {turn.arm} had failed {GIVE_UP_AFTER} times in a row, the last time so: {error}"
+            )
+
+    # Recording
+
+    def _miss(self, index: int, case: Case, arm: Arm, why: str, *, not_asked: bool = False) -> None:
+        adapter_id = self._contestants[arm].adapter_id
+        self._record(index, self._recorder.missing(case, arm, adapter_id, why, not_asked=not_asked))
+
+    def _record(self, index: int, result: CaseResult) -> None:
+        self.table.put(index, result)
+        self._on_result(result)
+
+
+def _is_refusal(error: ServiceError) -> bool:
+    """Whether the server had no room for the request, and did not work on it."""
+    return isinstance(error, RateLimitedError) or (isinstance(error, UnavailableError) and error.status_code == 503)
+
+
+def _retry_after(error: ServiceError) -> float:
+    asked = error.retry_after_seconds if isinstance(error, RateLimitedError | UnavailableError) else None
+    return asked or 0.0
+
+
+def _first(failures: BaseExceptionGroup) -> BaseException:
+    """Dig out the first failure: groups of tasks wrap them, one group for each that they went through."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

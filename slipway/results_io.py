@@ -16,7 +16,7 @@ from slipway.results import CaseResult
 from slipway.validation_errors import explain
 from slipway.yaml_files import read_text
 
-__all__ = ["RecordedOutput", "read_outputs", "read_results", "write_results"]
+__all__ = ["RecordedOutput", "encode_result", "read_outputs", "read_results", "write_results"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -75,10 +75,21 @@ def write_results(path: Path | str, results: Sequence[CaseResult]) -> None:
         ) from error
 
 
+def encode_result(result: CaseResult) -> bytes:
+    """Give a recorded result as one line of JSON, without its end.
+
+    Not by pydantic's own serialiser: it writes NaN as null, and a broken grader would look like a missing answer. Nor
+    by way of ``model_dump``: this runs once for every answer of an evaluation, and takes a third of its time.
+    """
+    values = vars(result).copy()
+    values["checks"] = [vars(check) for check in result.checks]
+    if result.timing is not None:
+        values["timing"] = vars(result.timing)
+    return _encoded(values)
+
+
 def _lines(results: Iterable[CaseResult]) -> Iterator[bytes]:
-    for result in results:
-        # Not pydantic's own serialiser: it writes NaN as null, and a broken grader would look like a missing answer.
-        yield _encoded(result.model_dump(mode="python")) + b"\n"
+    return (encode_result(result) + b"\n" for result in results)
 
 
 def _read(path: Path, model: type[ModelT]) -> Iterator[tuple[int, ModelT]]:

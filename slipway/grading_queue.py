@@ -1,0 +1,101 @@
+"""Grade answers while others are being asked for: at once where rules decide, in a bounded queue where a judge does.
+
+A judge takes seconds where a rule takes microseconds. Those who ask the arms do not wait for it, and its time is in no
+latency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from slipway.answers import Answer
+from slipway.checks import Grade, Judge, grade, grade_judged, is_judged
+from slipway.errors import ServiceError
+from slipway.recording import Recorder, subject_of
+from slipway.results import Arm, CaseResult
+from slipway.suite import Case
+
+__all__ = ["Answered", "GradingQueue"]
+
+BACKLOG = 1024
+"""Answers that may wait for a judge; beyond that whoever brings one waits too, so that memory is bounded."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer to be graded. ``index`` is its case's in the suite."""
+
+    index: int
+    case: Case
+    arm: Arm
+    adapter_id: str
+    answer: Answer
+    cost_usd: float | None
+    session: str
+
+
+class GradingQueue:
+    """Grades answers and hands on their results.
+
+    Args:
+        judge: None where there is nobody to ask.
+        recorder: Makes results.
+        done: Told the case's index and the result.
+    """
+
+    def __init__(self, judge: Judge | None, recorder: Recorder, done: Callable[[int, CaseResult], None]) -> None:
+        self._judge = judge
+        self._recorder = recorder
+        self._done = done
+        self._queue: asyncio.Queue[Answered] = asyncio.Queue(BACKLOG)
+
+    @property
+    def workers(self) -> int:
+        """How many ``work`` may run at once with profit."""
+        return 0 if self._judge is None else self._judge.settings.max_concurrency
+
+    def is_immediate(self, case: Case) -> bool:
+        """Whether no judge must be asked for the case."""
+        return self._judge is None or not any(map(is_judged, case.checks))
+
+    def grade(self, item: Answered) -> None:
+        """Grade an answer whose case ``is_immediate``."""
+        verdict = grade(
+            item.case.checks, subject_of(item.case, item.answer, item.cost_usd), threshold=item.case.threshold
+        )
+        self._finish(item, verdict)
+
+    async def put(self, item: Answered) -> None:
+        """Leave an answer to the judge; waits while too many are waiting."""
+        await self._queue.put(item)
+
+    async def work(self) -> None:
+        """Have answers judged, one after the other, for ever."""
+        while True:
+            item = await self._queue.get()
+            try:
+                self._finish(item, await self._judged(item))
+            finally:
+                self._queue.task_done()
+
+    async def join(self) -> None:
+        """Wait until every answer is graded."""
+        await self._queue.join()
+
+    async def _judged(self, item: Answered) -> Grade:
+        if self._judge is None:
+            raise TypeError("there is no judge to put answers to")
+        case = item.case
+        subject = subject_of(case, item.answer, item.cost_usd)
+        try:
+            return await grade_judged(case.checks, subject, self._judge, threshold=case.threshold)
+        except ServiceError as error:
+            return Grade(passed=None, score=None, error=f"the judge did not answer: {error}")
+
+    def _finish(self, item: Answered, verdict: Grade) -> None:
+        result = self._recorder.graded(
+            item.case, item.arm, item.adapter_id, item.answer, verdict, item.cost_usd, item.session
+        )
+        self._done(item.index, result)
