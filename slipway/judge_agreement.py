@@ -112,7 +112,8 @@ def judge_agreement(results: Iterable[CaseResult]) -> Agreement | None:
 
 
 def _verdicts(checks: Sequence[CheckResult]) -> tuple[bool, bool] | None:
-    judged, ruled = [], []
+    judged: list[bool] = []
+    ruled: list[bool] = []
     for check in checks:
         base_type = check.type.removeprefix("not-")
         if check.passed is None or base_type in _NOT_OF_CONTENT:

@@ -84,6 +84,7 @@ PURE = [
     "gate_rules",
     "history",
     "inspection",
+    "judg",
     "junit",
     "ledger",
     "live_proof",
@@ -94,6 +95,7 @@ PURE = [
     "statistics",
     "suite",
     "tensors",
+    "vectors",
 ]
 
 
