@@ -32,8 +32,8 @@ def config_schema(kind: str) -> Schema:
     """
     if kind == "suite":
         return _suite_schema()
-    model: type[BaseModel] = {"gate": Gate, "target": Target}[kind]
-    return {"$schema": DIALECT, "title": f"Slipway {kind} file", **_plain(model.model_json_schema())}
+    models: dict[str, type[BaseModel]] = {"gate": Gate, "target": Target}
+    return {"$schema": DIALECT, "title": f"Slipway {kind} file", **_plain(models[kind].model_json_schema())}
 
 
 def schema_text(kind: str) -> str:
