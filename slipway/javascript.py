@@ -31,6 +31,7 @@ __all__ = [
     "check_pattern",
     "check_script",
     "matches",
+    "unmet_need",
 ]
 
 TIME_LIMIT_SECONDS = 1.0
@@ -173,6 +174,16 @@ def check_script(script: Script) -> str:
     except ScriptError as error:
         raise ValueError(f"the JavaScript cannot be used: {error}") from None
     return ""
+
+
+def unmet_need(source: str | Script) -> str:
+    """Say in words why a script cannot be used here; empty if it can.
+
+    Raises:
+        ValueError: It is no JavaScript.
+    """
+    needed = check_script(Script(source=source) if isinstance(source, str) else source)
+    return f"it needs `{needed}`, and scripts of a suite have no files, network, packages or timers" if needed else ""
 
 
 def call_script(script: Script, output: object, context: Mapping[str, object]) -> Returned:

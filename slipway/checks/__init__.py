@@ -9,10 +9,16 @@ modules imported here for their effect register theirs.
 from slipway.checks import (  # noqa: F401  # they register their types
     judged,
     judged_context,
+    markup,
     measured,
+    ngrams,
+    refusal,
+    script,
     similarity,
+    sql,
     structure,
     text,
+    tools,
 )
 from slipway.checks.registry import (
     ASSERT_SET,
@@ -28,6 +34,7 @@ from slipway.checks.registry import (
     kind,
     known_types,
     prepare,
+    remarks,
     supported_types,
 )
 from slipway.checks.scoring import Grade, grade, grade_judged
@@ -49,5 +56,6 @@ __all__ = [
     "kind",
     "known_types",
     "prepare",
+    "remarks",
     "supported_types",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from slipway.checks.unsupported import reason_unsupported, unsupported_types
-from slipway.javascript import Script
+from slipway.javascript import Script, unmet_need
 from slipway.judge_settings import JudgeSettings
 from slipway.validation_errors import nearest
 
@@ -29,6 +29,7 @@ __all__ = [
     "kind",
     "known_types",
     "prepare",
+    "remarks",
     "supported_types",
 ]
 
@@ -121,11 +122,13 @@ class Graded:
         passed: Whether it holds, a ``not-`` already taken into account.
         score: How well, in [0, 1]; 1 or 0 for types that only say yes or no.
         reason: One sentence; may be empty where the check passed.
+        metrics: Further scores by name, which scripts may give; they are gathered beside ``Check.metric``.
     """
 
     passed: bool
     score: float
     reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Judge(Protocol):
@@ -167,16 +170,27 @@ class _Kind:
     assess: Assess | None = None
     assess_judged: AssessJudged | None = None
     needs: Literal["chat", "embeddings", "both"] | None = None
+    has_threshold: bool = False
+    ignores_not: bool = False
 
 
 _KINDS: dict[str, _Kind] = {}
 
 
-def kind(name: str, prepare: Prepare) -> Callable[[Assess], Assess]:
-    """Register the decorated function as the check type ``name`` and ``not-name``."""
+def kind(
+    name: str, prepare: Prepare, *, has_threshold: bool = False, ignores_not: bool = False
+) -> Callable[[Assess], Assess]:
+    """Register the decorated function as the check type ``name`` and ``not-name``.
+
+    Args:
+        name: Without ``not-``.
+        prepare: Verifies the check and brings its value into the form that the function takes.
+        has_threshold: The function looks at the threshold; for other types one that is written is remarked on.
+        ignores_not: The function takes ``not-name`` for ``name``, as promptfoo does; remarked on as well.
+    """
 
     def register(assess: Assess) -> Assess:
-        _KINDS[name] = _Kind(prepare, assess=assess)
+        _KINDS[name] = _Kind(prepare, assess=assess, has_threshold=has_threshold, ignores_not=ignores_not)
         return assess
 
     return register
@@ -194,7 +208,7 @@ def judged_kind(
     """
 
     def register(assess: AssessJudged) -> AssessJudged:
-        _KINDS[name] = _Kind(prepare, assess_judged=assess, needs=needs)
+        _KINDS[name] = _Kind(prepare, assess_judged=assess, needs=needs, has_threshold=True)
         return assess
 
     return register
@@ -214,7 +228,7 @@ def prepare(check: Check, *, judge: JudgeSettings | None = None) -> Check:
     """Verify a check before any output is seen.
 
     Args:
-        check: With its templates rendered.
+        check: With its templates rendered; where ``unsupported`` is set already, only its type is verified.
         judge: Which model would judge; None where nobody would.
 
     Returns:
@@ -224,9 +238,13 @@ def prepare(check: Check, *, judge: JudgeSettings | None = None) -> Check:
     Raises:
         ValueError: Unknown type, or a value or threshold that the type cannot use; says what to write.
     """
+    if check.unsupported:  # known already, as where its value is a program
+        return check
     if check.base_type == ASSERT_SET:
         return _prepare_set(check, judge)
     found = _KINDS.get(check.base_type)
+    if check.unsupported and (found is not None or reason_unsupported(check.base_type)):
+        return check
     if found is None:
         reason = reason_unsupported(check.base_type)
         if not reason:
@@ -236,8 +254,21 @@ def prepare(check: Check, *, judge: JudgeSettings | None = None) -> Check:
             )
         return replace(check, unsupported=reason)
     prepared = found.prepare(check)
-    lacking = _lacking(found, judge)
-    return replace(prepared, unsupported=lacking) if lacking else prepared
+    reason = prepared.unsupported or _lacking(found, judge) or (unmet_need(check.transform) if check.transform else "")
+    return replace(prepared, unsupported=reason)
+
+
+def remarks(check: Check) -> tuple[str, ...]:
+    """Say where a prepared check means something else than it may look, for the notes of a suite."""
+    found = _KINDS.get(check.base_type)
+    if found is None:
+        return tuple(remark for inner in check.checks for remark in remarks(inner))
+    noted = []
+    if check.is_negated and found.ignores_not:
+        noted.append(f"{check.type} means {check.base_type}: promptfoo ignores the not- there.")
+    if check.threshold is not None and not found.has_threshold:
+        noted.append(f"the threshold of {check.type!r} is ignored: the type has none.")
+    return tuple(noted)
 
 
 def is_judged(check: Check) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from slipway.checks.registry import (
     ASSERT_SET,
@@ -18,9 +18,14 @@ from slipway.checks.registry import (
     assess_judged,
     is_judged,
 )
+from slipway.checks.script import TransformError, transformed
+from slipway.javascript import Script
 from slipway.results import CheckResult
 
 __all__ = ["Grade", "grade", "grade_judged"]
+
+_Named = tuple[str, float, float]
+"""A metric's name, a weight and a score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,25 +47,39 @@ class Grade:
     error: str | None = None
 
 
-def grade(checks: Sequence[Check], subject: Subject, *, threshold: float | None = None) -> Grade:
+def grade(
+    checks: Sequence[Check], subject: Subject, *, threshold: float | None = None, transform: str | Script = ""
+) -> Grade:
     """Apply prepared checks, none of which needs a judge, to one output.
 
     The score is sum(weight * score) / sum(weight) over the checks that could be applied. The case passes when each of
     these with a weight passes or, with a ``threshold`` other than 0, when the score reaches it. Without checks it
     passes with 1; with nothing but weights of 0 it passes with 0 (promptfoo 0.121.9). Where none of the checks with a
     weight could be applied, or one lacks what it looks at, nothing is known: ``error`` is set.
+
+    Args:
+        checks: Of one case.
+        subject: The answer.
+        threshold: The case's.
+        transform: Verified JavaScript that makes what all checks look at out of the output. Where it throws, the
+            output is not in the form that the suite expects, and the case fails.
     """
-    outcomes: list[Graded | None] = []
-    for check in _leaves(checks):
-        try:
-            outcomes.append(None if check.unsupported else assess(check, subject))
-        except InapplicableCheckError as error:
-            return _unknown(check, error)
-    return _combined(checks, outcomes, threshold)
+    leaves = list(_leaves(checks))
+    try:
+        subject, failure = _prepared(subject, transform)
+        outcomes = [failure or _outcome(check, subject) for check in leaves]
+    except _UnknownError as unknown:
+        return unknown.grade
+    return _combined(checks, outcomes, threshold, failure)
 
 
 async def grade_judged(
-    checks: Sequence[Check], subject: Subject, judge: Judge, *, threshold: float | None = None
+    checks: Sequence[Check],
+    subject: Subject,
+    judge: Judge,
+    *,
+    threshold: float | None = None,
+    transform: str | Script = "",
 ) -> Grade:
     """Do as ``grade``, and ask the judge for the checks that need it, all at once; the others come first.
 
@@ -68,26 +87,60 @@ async def grade_judged(
         ServiceError: The judge did not answer.
     """
     leaves = list(_leaves(checks))
-    outcomes: list[Graded | None] = [None] * len(leaves)
-    judged = []
-    for index, check in enumerate(leaves):
-        if is_judged(check):
-            judged.append(index)
-            continue
-        try:
-            outcomes[index] = None if check.unsupported else assess(check, subject)
-        except InapplicableCheckError as error:
-            return _unknown(check, error)
-    replies = await asyncio.gather(
-        *(assess_judged(leaves[index], subject, judge) for index in judged), return_exceptions=True
-    )
-    for index, reply in zip(judged, replies, strict=True):
-        if isinstance(reply, InapplicableCheckError):
-            return _unknown(leaves[index], reply)
-        if isinstance(reply, BaseException):
-            raise reply
-        outcomes[index] = reply
-    return _combined(checks, outcomes, threshold)
+    try:
+        subject, failure = _prepared(subject, transform)
+        outcomes = [failure or (None if is_judged(check) else _outcome(check, subject)) for check in leaves]
+        if failure is None:
+            asked = [index for index, check in enumerate(leaves) if is_judged(check)]
+            replies = await asyncio.gather(
+                *(_judged_outcome(leaves[index], subject, judge) for index in asked), return_exceptions=True
+            )
+            for index, reply in zip(asked, replies, strict=True):
+                if isinstance(reply, BaseException):
+                    raise reply
+                outcomes[index] = reply
+    except _UnknownError as unknown:
+        return unknown.grade
+    return _combined(checks, outcomes, threshold, failure)
+
+
+class _UnknownError(Exception):
+    """No answer can be given for this case."""
+
+    def __init__(self, what: str, error: InapplicableCheckError) -> None:
+        super().__init__(what)
+        self.grade = Grade(passed=None, score=None, error=f"{what}: {error}")
+
+
+def _prepared(subject: Subject, transform: str | Script) -> tuple[Subject, Graded | None]:
+    """Give what the checks look at, and how all of them end where the transform could not make it."""
+    if not transform:
+        return subject, None
+    try:
+        return transformed(transform, subject), None
+    except TransformError as error:
+        return subject, Graded(passed=False, score=0, reason=f"{error}.")
+    except InapplicableCheckError as error:
+        raise _UnknownError("transform", error) from None
+
+
+def _outcome(check: Check, subject: Subject) -> Graded | None:
+    """Apply one check; None where its type is not supported."""
+    if check.unsupported:
+        return None
+    try:
+        subject, failure = _prepared(subject, check.transform)
+        return failure or assess(check, subject)
+    except InapplicableCheckError as error:
+        raise _UnknownError(check.type, error) from None
+
+
+async def _judged_outcome(check: Check, subject: Subject, judge: Judge) -> Graded:
+    try:
+        subject, failure = _prepared(subject, check.transform)
+        return failure or await assess_judged(check, subject, judge)
+    except InapplicableCheckError as error:
+        raise _UnknownError(check.type, error) from None
 
 
 def _leaves(checks: Sequence[Check]) -> Iterator[Check]:
@@ -95,40 +148,39 @@ def _leaves(checks: Sequence[Check]) -> Iterator[Check]:
         yield from check.checks if check.base_type == ASSERT_SET else (check,)
 
 
-def _unknown(check: Check, error: InapplicableCheckError) -> Grade:
-    return Grade(passed=None, score=None, error=f"{check.type}: {error}")
-
-
-def _combined(checks: Sequence[Check], outcomes: Sequence[Graded | None], threshold: float | None) -> Grade:
+def _combined(
+    checks: Sequence[Check], outcomes: Sequence[Graded | None], threshold: float | None, failure: Graded | None
+) -> Grade:
     remaining = iter(outcomes)
     results: list[CheckResult] = []
-    named: list[CheckResult] = []
-    top: list[CheckResult] = []
+    counted: list[CheckResult] = []  # those that make the score: a set, not its members
+    named: list[_Named] = []
     for check in checks:
-        if check.base_type != ASSERT_SET:
-            result = _result(check, next(remaining))
-            top.append(result)
-            named.append(result)
+        if check.base_type == ASSERT_SET:
+            members = [_result(inner, outcome) for inner, outcome in zip(check.checks, remaining, strict=False)]
+            result = _set_result(check, members)
+            results.extend((result, *(member.model_copy(update={"weight": 0.0}) for member in members)))
+            named.extend(
+                (member.metric, member.weight, member.score) for member in members if member.passed is not None
+            )
+        else:
+            outcome = next(remaining)
+            result = _result(check, outcome)
             results.append(result)
-            continue
-        members = [_result(inner, next(remaining)) for inner in check.checks]
-        of_set = _set_result(check, members)
-        top.append(of_set)
-        named.extend((of_set, *members))
-        results.extend((of_set, *(member.model_copy(update={"weight": 0.0}) for member in members)))
-    metrics = _metrics(named)
-    applied = [result for result in top if result.passed is not None]
-    weighted = [result for result in top if result.weight]
+            named.extend((name, check.weight, score) for name, score in (outcome.metrics if outcome else {}).items())
+        counted.append(result)
+    named.extend((result.metric, result.weight, result.score) for result in counted if result.passed is not None)
+    applied = [result for result in counted if result.passed is not None]
+    weighted = [result for result in counted if result.weight]
+    found = Grade(passed=None, score=None, checks=tuple(results), metrics=_means(named))
     if weighted and not any(result.weight for result in applied):
         reasons = "; ".join(dict.fromkeys(f"{result.type}: {result.reason}" for result in weighted))
-        return Grade(passed=None, score=None, checks=tuple(results), metrics=metrics, error=f"unsupported: {reasons}")
+        return replace(found, error=f"unsupported: {reasons}")
+    if failure is not None:
+        return replace(found, passed=False, score=0.0)
     score = _weighted_mean(applied) if checks else 1.0
-    return Grade(
-        passed=score >= threshold if threshold else all(result.passed for result in applied if result.weight),
-        score=score,
-        checks=tuple(results),
-        metrics=metrics,
-    )
+    passed = score >= threshold if threshold else all(result.passed for result in applied if result.weight)
+    return replace(found, passed=passed, score=score)
 
 
 def _result(check: Check, outcome: Graded | None) -> CheckResult:
@@ -157,12 +209,18 @@ def _set_result(check: Check, members: Sequence[CheckResult]) -> CheckResult:
     )
 
 
-def _metrics(results: Sequence[CheckResult]) -> dict[str, float]:
-    applied = [result for result in results if result.metric and result.passed is not None]
-    names = dict.fromkeys(result.metric for result in applied)
-    return {name: _weighted_mean([result for result in applied if result.metric == name]) for name in names}
+def _means(named: Sequence[_Named]) -> dict[str, float]:
+    gathered: dict[str, list[tuple[float, float]]] = {}
+    for name, weight, score in named:
+        if name:
+            gathered.setdefault(name, []).append((weight, score))
+    return {name: _mean(pairs) for name, pairs in gathered.items()}
 
 
 def _weighted_mean(results: Sequence[CheckResult]) -> float:
-    total = math.fsum(result.weight for result in results)
-    return math.fsum(result.weight * result.score for result in results) / total if total else 0.0
+    return _mean([(result.weight, result.score) for result in results])
+
+
+def _mean(pairs: Sequence[tuple[float, float]]) -> float:
+    total = math.fsum(weight for weight, _ in pairs)
+    return math.fsum(weight * score for weight, score in pairs) / total if total else 0.0
