@@ -1,19 +1,24 @@
 """Prompts of a suite: where their templates are read from, and what a template and variables make.
 
-A prompt is text, or a conversation where the template is JSON (or a YAML file) in the form of OpenAI's messages.
+A prompt is text, or a conversation where the template is a list of messages in OpenAI's form, as JSON or YAML. Any
+other JSON stays text, and what variables put inside its texts is escaped.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.suite_file import find_files, is_file, resolve
-from slipway.templates import render
-from slipway.yaml_files import KeyPath, YamlDocument, parse_yaml, read_text
+from slipway.errors import ConfigFileError
+from slipway.suite_file import PromptEntry
+from slipway.suite_paths import PREFIX, SuiteFiles, is_program
+from slipway.templates import json_text, render, render_value
+from slipway.yaml_files import KeyPath, YamlDocument, parse_yaml, validate
 
 __all__ = ["Message", "Prompt", "PromptTemplate", "read_prompts"]
 
@@ -24,9 +29,12 @@ Prompt = str | tuple[Message, ...]
 DEFAULT_TEMPLATE = "{{prompt}}"
 """Where a suite has no prompts, each test brings its own as a variable."""
 
-_SEPARATOR = re.compile(r"^---[ \t]*\r?$\n?", re.MULTILINE)
-_TEXT_FILES = frozenset({".txt", ".md", ".j2"})
+_SEPARATOR = "---"
+_WHOLE_FILES = frozenset({".md", ".j2"})
 _CHAT_FILES = frozenset({".json", ".yaml", ".yml"})
+_SUFFIXES = _WHOLE_FILES | _CHAT_FILES | {".txt", ".jsonl", ".csv"}
+_PROGRAMS = frozenset({".sh", ".bash", ".exe", ".bat", ".cmd", ".ps1", ".pl"})
+_ELSEWHERE = re.compile(r"(exec:|(portkey|langfuse|helicone)://)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +42,20 @@ class PromptTemplate:
     """One prompt before its variables are filled in, and where it is written.
 
     Attributes:
-        text: The template, empty for a conversation.
-        messages: The conversation, each content a template.
+        text: The template.
+        messages: The conversation that it is, each content a template; empty for text.
+        structure: The JSON that it is otherwise; None for text.
+        names: What a test may call it: its label, id, and text.
+        config: How to generate, as the prompt says.
         document: For errors, with ``at``.
         at: Key of the prompt in ``document``.
     """
 
     text: str
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
+    structure: dict[str, object] | list[object] | None = None
+    names: tuple[str, ...] = ()
+    config: Mapping[str, object] = field(default_factory=dict)
     document: YamlDocument
     at: KeyPath
 
@@ -49,90 +63,209 @@ class PromptTemplate:
         """Render the prompt; ``prefix`` and ``suffix`` are templates around a text.
 
         Raises:
-            ValueError: A template that cannot be rendered, or a prefix or suffix around a conversation.
+            ValueError: A template that cannot be rendered, a message without role or text, or a prefix or suffix around
+                a conversation.
         """
         if self.messages:
             if prefix or suffix:
                 raise ValueError("prefix and suffix fit around text only, and this prompt is a conversation")
             return tuple({key: render(value, variables) for key, value in message.items()} for message in self.messages)
+        if self.structure is not None and not prefix and not suffix:
+            return json_text(render_value(self.structure, variables), indent=2)
         text = render(prefix + self.text + suffix, variables)
-        return _conversation(text) or text
+        return _conversation(_parsed(text)) or text
+
+    def answers_to(self, name: str) -> bool:
+        """Whether a test that asks ``name`` asks this prompt: by label or id, ``group:*``, or ``group`` of them."""
+        if name.endswith("*"):
+            return any(own.startswith(name[:-1]) for own in self.names)
+        return any(own == name or own.startswith(f"{name}:") for own in self.names)
 
 
-def read_prompts(document: YamlDocument, prompts: object) -> tuple[PromptTemplate, ...]:
-    """Read the prompts of a suite: a text, a file, or a list of those.
+def read_prompts(document: YamlDocument, prompts: object, files: SuiteFiles) -> tuple[PromptTemplate, ...]:
+    """Read the prompts of a suite: a text, a file, a list of those, or files as keys with their labels.
 
     Raises:
         ConfigFileError: A file that is not there or cannot be a prompt, or something that is neither.
     """
     if prompts is None:
-        return (PromptTemplate(text=DEFAULT_TEMPLATE, messages=(), document=document, at=()),)
-    entries = prompts if isinstance(prompts, list) else [prompts]
-    found = [
-        template
-        for index, entry in enumerate(entries)
-        for template in _read(document, ("prompts", index) if isinstance(prompts, list) else ("prompts",), entry)
-    ]
+        return (PromptTemplate(text=DEFAULT_TEMPLATE, document=document, at=()),)
+    reader = _Reader(document, files)
+    found: list[PromptTemplate] = []
+    if isinstance(prompts, dict):
+        for raw, label in prompts.items():
+            found.extend(reader.expand(PromptEntry(raw=raw, label=str(label)), ("prompts", raw)))
+    elif isinstance(prompts, list):
+        for index, value in enumerate(prompts):
+            found.extend(reader.read(value, ("prompts", index)))
+    else:
+        found.extend(reader.read(prompts, ("prompts",)))
     if not found:
         raise document.error("there is no prompt.", key=("prompts",), fix="Write `- text with {{variables}}`.")
     return tuple(found)
 
 
-def _read(document: YamlDocument, at: KeyPath, entry: object) -> Iterator[PromptTemplate]:
-    if isinstance(entry, dict) and set(entry) <= {"id", "label", "raw"} and ("raw" in entry or "id" in entry):
-        entry = entry.get("raw", entry.get("id"))
-    if not isinstance(entry, str):
-        raise document.error(
+class _Reader:
+    def __init__(self, document: YamlDocument, files: SuiteFiles) -> None:
+        self._document = document
+        self._files = files
+
+    def read(self, value: object, at: KeyPath) -> Iterator[PromptTemplate]:
+        """Read one entry, which may be several prompts."""
+        if isinstance(value, str):
+            return self.expand(PromptEntry(raw=value), at)
+        if isinstance(value, dict):
+            return self.expand(validate(self._document, PromptEntry, at=at), at)
+        raise self._document.error(
             "expected the text or the file of a prompt.", key=at, fix="Quote it, or write file://PATH."
         )
-    if not entry.startswith("file://") and not _is_file(document, entry):
-        yield _template(entry, document, at)
-        return
-    paths = find_files(entry, document.path)
-    if not paths:
-        raise document.error(f"no prompt is at {entry!r}.", key=at, fix="Paths are relative to the file they are in.")
-    for path in paths:
-        yield from _from_file(path, document, at)
 
+    def expand(self, entry: PromptEntry, at: KeyPath) -> Iterator[PromptTemplate]:
+        """Give the prompts that an entry stands for."""
+        raw = entry.raw if entry.raw is not None else entry.id
+        if raw is None:
+            raise self._document.error(
+                "this prompt has no text.", key=at, fix="Write `raw: TEXT` or `raw: file://PATH`."
+            )
+        if _ELSEWHERE.match(raw):
+            raise self._document.error(
+                f"{raw!r} is no text or file: it would be run or fetched.", key=at, fix="Write the prompt itself."
+            )
+        paths = self._paths(raw, at)
+        if not paths:
+            yield self._template(raw, entry, at)
+        for path in paths:
+            yield from (self._template(text, entry, at, file=raw) for text in self._texts(path, at))
 
-def _is_file(document: YamlDocument, text: str) -> bool:
-    """Whether a text without ``file://`` names a file all the same, as promptfoo allows."""
-    known = _TEXT_FILES | _CHAT_FILES
-    return "\n" not in text and Path(text).suffix in known and is_file(resolve(text, document.path))
+    def _paths(self, raw: str, at: KeyPath) -> list[Path]:
+        """Give the files that the text names, as promptfoo takes it; none where it is a prompt itself."""
+        if "\n" in raw and not raw.startswith(PREFIX):
+            return []
+        looks_like_path = raw.startswith(PREFIX) or (
+            not re.search(r"\s", raw) and _suffix(raw) in _SUFFIXES | _PROGRAMS
+        )
+        if looks_like_path and (is_program(raw) or _suffix(raw) in _PROGRAMS):
+            raise self._document.error(
+                f"a prompt cannot be read from {raw!r}: it is a program, and programs of a suite are not run.",
+                key=at,
+                fix="Write the text that it would give, with {{variables}}.",
+            )
+        is_known = raw.startswith(PREFIX) or _suffix(raw) in _SUFFIXES
+        paths = self._files.find(raw, self._document) if is_known else []
+        if looks_like_path and not paths:
+            raise self._document.error(
+                f"no prompt is at {raw!r}.", key=at, fix="Paths are relative to the file they are in."
+            )
+        return paths
 
+    def _texts(self, path: Path, at: KeyPath) -> list[str]:
+        """Read the prompts of one file."""
+        text = self._files.text(path)
+        if path.suffix in _CHAT_FILES:
+            return [_structured(text, path)]
+        if path.suffix == ".jsonl":
+            return [line for line in text.splitlines() if line.strip()]
+        if path.suffix == ".csv":
+            return _column_of_prompts(text)
+        if path.suffix in _WHOLE_FILES:
+            return [text] if text.strip() else []
+        if path.suffix in {".txt", ""}:
+            return _separated(text)
+        raise self._document.error(
+            f"a prompt cannot be read from {path.name!r}.",
+            key=at,
+            fix="Use a .txt, .md, .j2, .json, .yaml, .jsonl or .csv file.",
+        )
 
-def _from_file(path: Path, document: YamlDocument, at: KeyPath) -> Iterator[PromptTemplate]:
-    if path.suffix in _CHAT_FILES:
-        # Verified as a file of its own first, so that an error names its line and not the suite's.
-        value = parse_yaml(read_text(path), path=path).value
-        yield _template(json.dumps(value), document, at)
-    elif path.suffix in _TEXT_FILES or not path.suffix:
-        for text in _SEPARATOR.split(read_text(path)):
-            if text.strip():
-                yield _template(text.strip(), document, at)
-    else:
-        raise document.error(
-            f"a prompt cannot be read from {path.name!r}.", key=at, fix="Use a .txt, .md, .j2, .json or .yaml file."
+    def _template(self, text: str, entry: PromptEntry, at: KeyPath, *, file: str = "") -> PromptTemplate:
+        value = _parsed(text)
+        try:
+            messages = _conversation(value) or ()
+        except ValueError as error:
+            raise self._document.error(f"{error}.", key=at, fix="Write `role: user` and `content: text`.") from None
+        label = (entry.label,) if entry.label is not None else (text, file)
+        return PromptTemplate(
+            text=text,
+            messages=messages,
+            structure=value if isinstance(value, dict | list) and not messages and not _is_yaml(text) else None,
+            names=tuple(name for name in (*label, entry.id) if name),
+            config=entry.config,
+            document=self._document,
+            at=at,
         )
 
 
-def _template(text: str, document: YamlDocument, at: KeyPath) -> PromptTemplate:
-    messages = _conversation(text) or ()
-    return PromptTemplate(text="" if messages else text, messages=messages, document=document, at=at)
+def _suffix(raw: str) -> str:
+    return Path(raw.removeprefix(PREFIX)).suffix.lower()
 
 
-def _conversation(text: str) -> tuple[Message, ...] | None:
-    """Give the messages if ``text`` is a JSON list of them."""
-    if not text.lstrip().startswith("["):
-        return None
+def _structured(text: str, path: Path) -> str:
+    """Give a JSON or YAML file as JSON; one that only templates make valid stays as it is.
+
+    Raises:
+        ConfigFileError: It is malformed and has no templates.
+    """
     try:
-        messages = json.loads(text)
-    except (ValueError, RecursionError):
+        return json_text(parse_yaml(text, path=path).value)
+    except ConfigFileError:
+        if "{%" in text or "{{" in text:
+            return text
+        raise
+
+
+def _separated(text: str) -> list[str]:
+    """Split a text file at lines of ``---``."""
+    blocks: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.strip() == _SEPARATOR:
+            blocks.append([])
+        else:
+            blocks[-1].append(line)
+    return [stripped for block in blocks if (stripped := "\n".join(block).strip())]
+
+
+def _column_of_prompts(text: str) -> list[str]:
+    """Take the column ``prompt``; a file of one column is a prompt a line, with or without that heading."""
+    if "," in text:
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        return [row["prompt"].strip() for row in rows if (row.get("prompt") or "").strip()]
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[1:] if lines and lines[0].strip().lower() == "prompt" else lines
+
+
+def _is_yaml(text: str) -> bool:
+    return text.lstrip().startswith("- role:")
+
+
+def _parsed(text: str) -> object:
+    """Give the JSON that ``text`` is, or the YAML where it begins like a list of messages; None for anything else."""
+    start = text.lstrip()[:1]
+    try:
+        if start in {"[", "{"} and not text.lstrip().startswith(("{{", "{%", "{#")):
+            return json.loads(text)
+        return parse_yaml(text, path=Path("prompt.yaml")).value if _is_yaml(text) else None
+    except (ValueError, RecursionError, ConfigFileError):
         return None
-    if not messages or not all(
-        isinstance(message, dict) and set(message) == {"role", "content"} for message in messages
-    ):
-        return None
-    if not all(isinstance(value, str) for message in messages for value in message.values()):
-        return None
-    return tuple(messages)
+
+
+def _conversation(value: object) -> tuple[Message, ...]:
+    """Give the messages if ``value`` is a list of them; none if it is anything else.
+
+    Raises:
+        ValueError: Messages that hold something else than a role and a text, which the adapter cannot be asked.
+    """
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) and "role" in item for item in value):
+        return ()
+    return tuple(_message(message, number) for number, message in enumerate(value, start=1))
+
+
+def _message(message: Mapping[str, object], number: int) -> Message:
+    role, content = message["role"], message.get("content")
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise ValueError(  # noqa: TRY004  # what is wrong is the file, not a caller's type
+            f"message {number} of the conversation must have a role and a content that are text"
+        )
+    others: Sequence[str] = sorted(set(message) - {"role", "content"})
+    if others:
+        raise ValueError(f"message {number} of the conversation has {others[0]!r}; only role and content are sent")
+    return {"role": role, "content": content}

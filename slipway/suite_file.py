@@ -1,54 +1,142 @@
-"""What a suite file may say, in the words of promptfoo, and where its tests and values are read from.
+"""What a suite file may say, in the words of promptfoo 0.121.9: its keys, and why some of them mean nothing here.
 
-Knows files, keys and formats; ``suite`` makes cases of what is found here.
+Knows keys and the types of their values; where values are read from and what they make is for others.
 """
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from slipway.suite_csv import read_csv
-from slipway.yaml_files import KeyPath, YamlDocument, parse_yaml, read_document, read_text
+from slipway.judge_settings import JudgeSettings
 
 __all__ = [
+    "IGNORED_KEYS",
+    "IGNORED_OPTIONS",
+    "IGNORED_TEST_KEYS",
+    "REFUSED_KEYS",
+    "REFUSED_OPTIONS",
     "AssertionEntry",
     "OptionsEntry",
+    "PromptEntry",
+    "ScenarioEntry",
     "SuiteEntry",
     "TestEntry",
-    "TestSource",
-    "find_files",
-    "is_file",
-    "read_reference",
-    "resolve",
-    "test_sources",
 ]
 
-_STRUCTURED = frozenset({".yaml", ".yml", ".json"})
-_CODE = frozenset({".py", ".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"})
+_ADAPTER = "what is asked is the adapter"
+_SERVER = "the server is not asked for it"
+_JUDGE = "the judge is the one under `judge:`, or the target's"
+_OUTSIDE = "it is about the run of promptfoo"
+
+IGNORED_KEYS = {
+    "providers": _ADAPTER,
+    "targets": _ADAPTER,
+    "tags": _OUTSIDE,
+    "metadata": _OUTSIDE,
+    "evaluateOptions": "speed follows the server, and the same case asked again (`repeat`) is no new evidence",
+    "outputPath": _OUTSIDE,
+    "env": "a suite reads no environment variables",
+    "sharing": _OUTSIDE,
+    "commandLineOptions": _OUTSIDE,
+    "writeLatestResults": _OUTSIDE,
+    "derivedMetrics": "metrics of the whole run are not computed",
+    "nunjucksFilters": "programs of a suite are not run; a template that uses one of these filters is refused",
+    "redteam": "tests are read, not generated",
+    "tracing": _OUTSIDE,
+}
+"""Keys of a suite that are promptfoo's and mean nothing here, each with the reason."""
+
+REFUSED_KEYS = {"extensions": "they are programs that may change what is asked, and programs of a suite are not run"}
+"""Keys of a suite that would change what is asked, and cannot be obeyed."""
+
+IGNORED_TEST_KEYS = {"provider": _ADAPTER, "providers": _ADAPTER, "provider_output": "the adapter's own is graded"}
+"""By field of ``TestEntry``."""
+
+IGNORED_OPTIONS = {
+    "provider": _JUDGE,
+    "run_serially": "cases do not depend on each other",
+    "disable_conversation_var": "cases have no conversation before them",
+    **dict.fromkeys(
+        (
+            "response_format",
+            "tools",
+            "tool_choice",
+            "functions",
+            "function_call",
+            "frequency_penalty",
+            "presence_penalty",
+            "reasoning_effort",
+            "verbosity",
+        ),
+        _SERVER,
+    ),
+}
+"""By field of ``OptionsEntry``."""
+
+REFUSED_OPTIONS = {
+    "transform_vars": "it is a program that changes what is asked; write the variables as it would make them",
+    "store_output_as": "the answers come in any order, so no case can wait for another's; write the text into its vars",
+}
+"""By field of ``OptionsEntry``: they would change what is asked."""
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class OptionsEntry(_Strict):
-    """``options`` of a test: what surrounds the prompt, and how the answer is generated."""
+    """``options`` of a test: what surrounds the prompt, how the answer is generated and what is made of it."""
 
     prefix: str = ""
+    """Put before a prompt that is text."""
     suffix: str = ""
+    """Put after a prompt that is text."""
+    transform: str = ""
+    """JavaScript that makes what is graded out of the output, or the ``file://`` of it."""
+    postprocess: str = ""
+    """Old name of ``transform``."""
+    rubric_prompt: Any = Field(default=None, alias="rubricPrompt")
+    """What judged checks ask instead of their own question."""
     disable_var_expansion: bool = Field(default=False, alias="disableVarExpansion")
+    """Lists in ``vars`` are values and make no cases."""
+    disable_default_asserts: bool = Field(default=False, alias="disableDefaultAsserts")
+    """Leave out the assertions of ``defaultTest``."""
+    factuality: Any = None
+    """Scores of the categories of ``factuality``."""
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0)
+    """0 is greedy."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=0)
     stop: tuple[str, ...] = ()
+    """Texts that end the answer."""
+    transform_vars: Any = Field(default=None, alias="transformVars")
+    store_output_as: Any = Field(default=None, alias="storeOutputAs")
+    provider: Any = None
+    run_serially: Any = Field(default=None, alias="runSerially")
+    disable_conversation_var: Any = Field(default=None, alias="disableConversationVar")
+    response_format: Any = None
+    tools: Any = None
+    tool_choice: Any = None
+    functions: Any = None
+    function_call: Any = None
+    frequency_penalty: Any = None
+    presence_penalty: Any = None
+    reasoning_effort: Any = None
+    verbosity: Any = None
+
+
+class PromptEntry(_Strict):
+    """One prompt with a name: ``raw`` is its text or file, else ``id`` is."""
+
+    id: str | None = None
+    label: str | None = None
+    raw: str | None = None
+    config: dict[str, Any] = {}
+    """How its answers are generated; the options of a test come before it."""
 
 
 class AssertionEntry(_Strict):
@@ -56,9 +144,21 @@ class AssertionEntry(_Strict):
 
     type: str
     value: Any = None
+    """What to compare with; ``file://`` reads it."""
     threshold: float | None = None
     weight: float = Field(default=1.0, ge=0)
+    """Share in the score; 0 only measures."""
     metric: str = ""
+    """Name under which scores are gathered."""
+    transform: str = ""
+    """JavaScript that makes what is checked out of the output, or the ``file://`` of it."""
+    config: Any = None
+    provider: Any = None
+    rubric_prompt: Any = Field(default=None, alias="rubricPrompt")
+    """What a judged check asks instead of its own question."""
+    context_transform: Any = Field(default=None, alias="contextTransform")
+    assertions: list[Any] | None = Field(default=None, alias="assert")
+    """Of ``assert-set``: its assertions."""
 
 
 class TestEntry(_Strict):
@@ -66,14 +166,37 @@ class TestEntry(_Strict):
 
     __test__ = False  # pytest takes every class named Test... for its own
 
+    id: str | None = Field(default=None, min_length=1)
+    """Names the case in results; no other test may have it."""
     description: str | None = Field(default=None, min_length=1)
-    vars: dict[str, Any] | str | None = None
+    """Names the case in results, with a number where several tests share it."""
+    vars: dict[str, Any] | list[str] | str | None = None
+    """What templates are filled with, or files of it. A list of texts makes one case for each."""
     assertions: list[Any] | None = Field(default=None, alias="assert")
     threshold: float | None = None
+    """Score from which the case passes; without it every assertion must pass."""
     metadata: dict[str, Any] | None = None
+    """``tags`` are what rules of a gate narrow to, ``group`` names cases of one source."""
     tags: list[str] | str = []
+    """Added to ``metadata.tags``."""
     options: OptionsEntry = OptionsEntry()
+    transform: str = ""
+    """As ``options.transform``."""
+    prompts: list[str] | None = None
+    """Labels or ids of the prompts that this test asks; all by default."""
+    assert_scoring_function: Any = Field(default=None, alias="assertScoringFunction")
     provider: Any = None
+    providers: Any = None
+    provider_output: Any = Field(default=None, alias="providerOutput")
+
+
+class ScenarioEntry(_Strict):
+    """One entry of ``scenarios``: every test with every entry of ``config``."""
+
+    description: str = ""
+    config: Any
+    """Tests, or files of them, whose variables and assertions come before those of each test."""
+    tests: Any = None
 
 
 class SuiteEntry(_Strict):
@@ -82,137 +205,29 @@ class SuiteEntry(_Strict):
     schema_: Any = Field(default=None, alias="$schema")
     description: str = ""
     prompts: Any = None
+    """Texts with ``{{variables}}``, conversations, or files and globs of them."""
     tests: Any = None
+    """Tests, or files and globs of them."""
     default_test: Any = Field(default=None, alias="defaultTest")
+    """Defaults of every test, or the file of it."""
+    scenarios: Any = None
+    """Tests that are asked with several sets of variables."""
+    assertion_templates: dict[str, Any] = Field(default={}, alias="assertionTemplates")
+    """Assertions that ``$ref: '#/assertionTemplates/NAME'`` stands for."""
+    judge: JudgeSettings | None = None
+    """Who judges answers; comes before the target's."""
     providers: Any = None
     targets: Any = None
     tags: Any = None
+    metadata: Any = None
     evaluate_options: Any = Field(default=None, alias="evaluateOptions")
     output_path: Any = Field(default=None, alias="outputPath")
     env: Any = None
     sharing: Any = None
     command_line_options: Any = Field(default=None, alias="commandLineOptions")
-
-    def ignored(self) -> tuple[str, ...]:
-        """List the keys that are present, are promptfoo's, and mean nothing here: the target is the adapter."""
-        names = {
-            "providers": self.providers,
-            "targets": self.targets,
-            "tags": self.tags,
-            "evaluateOptions": self.evaluate_options,
-            "outputPath": self.output_path,
-            "env": self.env,
-            "sharing": self.sharing,
-            "commandLineOptions": self.command_line_options,
-        }
-        return tuple(name for name, value in names.items() if value is not None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestSource:
-    """Where one test is written."""
-
-    __test__ = False
-
-    document: YamlDocument
-    at: KeyPath
-
-
-def resolve(reference: str, beside: Path) -> Path:
-    """Give the path of ``file://x`` or ``x``, relative to the file that names it."""
-    return beside.parent / reference.removeprefix("file://")
-
-
-def find_files(reference: str, beside: Path) -> list[Path]:
-    """Give the files that ``file://x`` or ``x``, perhaps a glob, names; none where there is none."""
-    pattern = str(resolve(reference, beside))
-    if not glob.has_magic(pattern):
-        return [Path(pattern)] if is_file(Path(pattern)) else []
-    # Path.glob takes no pattern that begins with another directory.
-    found = glob.glob(pattern, recursive=True)  # noqa: PTH207
-    return [Path(path) for path in sorted(found) if is_file(Path(path))]
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that the file system refuses is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def read_reference(reference: str, document: YamlDocument, at: KeyPath) -> object:
-    """Read what a value ``file://x`` stands for: an object for YAML and JSON, text for everything else.
-
-    Raises:
-        ConfigFileError: There is no such file, or it is a program; those are never run.
-    """
-    path = resolve(reference, document.path)
-    if path.suffix in _CODE:
-        raise document.error(
-            f"{reference!r} is a program, and programs of a suite are not run.", key=at, fix="Write the value itself."
-        )
-    if not is_file(path):
-        raise document.error(f"{reference!r} is not a file.", key=at, fix="Paths are relative to the file they are in.")
-    return read_document(path).value if path.suffix in _STRUCTURED else read_text(path)
-
-
-def test_sources(document: YamlDocument, at: KeyPath, tests: object) -> Iterator[TestSource]:
-    """Find every test below the key ``at``: a list, a path, or a list of tests, paths and globs.
-
-    Raises:
-        ConfigFileError: A path that leads nowhere, a format that is not supported, or something that is no test.
-    """
-    if isinstance(tests, str):
-        yield from _from_files(tests, document, at)
-        return
-    if not isinstance(tests, list):
-        raise document.error("expected a list of tests or the path of one.", key=at, fix="Write `- vars: {...}`.")
-    for index, test in enumerate(tests):
-        place = (*at, index)
-        if isinstance(test, str):
-            yield from _from_files(test, document, place)
-        elif isinstance(test, dict) and set(test) == {"path"}:
-            yield from _from_files(str(test["path"]), document, place)
-        else:
-            yield TestSource(document=document, at=place)
-
-
-test_sources.__test__ = False  # type: ignore[attr-defined]  # pytest takes every function named test_... for its own
-
-
-def _from_files(reference: str, document: YamlDocument, at: KeyPath) -> Iterator[TestSource]:
-    paths = find_files(reference, document.path)
-    if not paths:
-        raise document.error(
-            f"no file of tests is at {reference!r}.",
-            key=at,
-            fix="Paths and globs are relative to the file they are in.",
-        )
-    for path in paths:
-        found = _read_tests(path, document, at)
-        count = len(found.value) if isinstance(found.value, list) else None
-        places: list[KeyPath] = [()] if count is None else [(index,) for index in range(count)]
-        yield from (TestSource(document=found, at=place) for place in places)
-
-
-def _read_tests(path: Path, document: YamlDocument, at: KeyPath) -> YamlDocument:
-    if path.suffix in _STRUCTURED:
-        return read_document(path)
-    if path.suffix == ".jsonl":
-        return _read_json_lines(path)
-    if path.suffix == ".csv":
-        return read_csv(path)
-    raise document.error(
-        f"tests cannot be read from {path.name!r}.", key=at, fix="Use a .yaml, .yml, .json, .jsonl or .csv file."
-    )
-
-
-def _read_json_lines(path: Path) -> YamlDocument:
-    tests: list[object] = []
-    lines: dict[KeyPath, int] = {(): 1}
-    for number, text in enumerate(read_text(path).split("\n"), start=1):
-        if text.strip():
-            lines[len(tests),] = number
-            tests.append(parse_yaml(text, path=path, first_line=number).value)
-    return YamlDocument(path=path, value=tests, lines=lines)
+    write_latest_results: Any = Field(default=None, alias="writeLatestResults")
+    derived_metrics: Any = Field(default=None, alias="derivedMetrics")
+    nunjucks_filters: Any = Field(default=None, alias="nunjucksFilters")
+    redteam: Any = None
+    tracing: Any = None
+    extensions: Any = None
