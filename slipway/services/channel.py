@@ -30,6 +30,9 @@ class Channel(Protocol):
     async def send(self, method: str, path: str, body: bytes = b"") -> RawReply:
         """Send a JSON body and read the reply; ``httpx.HTTPStatusError`` when it is no success."""
 
+    def open_ahead(self, count: int) -> None:
+        """Begin to open connections for requests to come, where that is possible."""
+
     async def aclose(self) -> None:
         """Close all connections."""
 
@@ -91,6 +94,9 @@ class _Httpx:
         response = (await self._client.request(method, path, content=body, headers=headers)).raise_for_status()
         elapsed_ms = response.elapsed.total_seconds() * 1000.0
         return RawReply(response.status_code, dict(response.headers.items()), response.content, elapsed_ms)
+
+    def open_ahead(self, count: int) -> None:
+        """Do nothing: httpx opens connections when it needs them."""
 
     async def aclose(self) -> None:
         await self._client.aclose()

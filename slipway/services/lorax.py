@@ -119,6 +119,13 @@ class LoraxClient:
         """Close all connections."""
         await self._channel.aclose()
 
+    def open_ahead(self, count: int) -> None:
+        """Begin to open connections for ``count`` requests at once, before these are made; returns at once.
+
+        Opening takes longer than asking, so that who is about to send many requests should say so first.
+        """
+        self._channel.open_ahead(count)
+
     async def generate(
         self,
         prompt: str,
@@ -141,7 +148,7 @@ class LoraxClient:
             InvalidRequestError: Also for an id without a version or a source, before anything is sent.
         """
         body = self._requests.generation(prompt, adapter_id, adapter_source, parameters)
-        return self._replies.generation(await self._post(_GENERATE, body, retry), self._whole(_GENERATE))
+        return self._replies.generation(await self._send("POST", _GENERATE, body, retry), self._whole(_GENERATE))
 
     async def chat(
         self,
@@ -165,7 +172,7 @@ class LoraxClient:
             retry: Instead of the client's own.
         """
         body = self._requests.chat(messages, adapter_id, adapter_source, parameters)
-        return self._replies.chat(await self._post(_CHAT, body, retry), self._whole(_CHAT))
+        return self._replies.chat(await self._send("POST", _CHAT, body, retry), self._whole(_CHAT))
 
     async def info(self) -> ServerFacts:
         """Read the server's static settings."""
@@ -174,7 +181,7 @@ class LoraxClient:
     async def tokenize(self, text: str, *, add_special_tokens: bool = True) -> tuple[TokenizedPiece, ...]:
         """Split a text as the base model's tokenizer does."""
         body = self._requests.encoded({"inputs": text, "add_special_tokens": add_special_tokens})
-        return self._replies.pieces(await self._post("/tokenize", body), self._whole("/tokenize"))
+        return self._replies.pieces(await self._send("POST", "/tokenize", body), self._whole("/tokenize"))
 
     async def reference_logprobs(
         self, route: str, *, adapter_id: str | None, adapter_source: Source | None, input_ids: Sequence[int]
@@ -200,10 +207,7 @@ class LoraxClient:
                 "input_ids": list(input_ids),
             }
         )
-        return self._replies.reference(await self._post(route, body), self._whole(route), input_ids=input_ids)
-
-    async def _post(self, path: str, body: bytes, retry: RetryPolicy | None = None) -> RawReply:
-        return await self._send("POST", path, body, retry)
+        return self._replies.reference(await self._send("POST", route, body), self._whole(route), input_ids=input_ids)
 
     async def _send(self, method: str, path: str, body: bytes = b"", retry: RetryPolicy | None = None) -> RawReply:
         return await repeated(

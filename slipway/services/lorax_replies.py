@@ -15,12 +15,13 @@ from slipway.errors import ProtocolError
 from slipway.services.http import Service, json_body
 from slipway.services.http_errors import bare_url
 from slipway.services.lorax_models import FinishReason, Generation, Reply, ReplyHeaders, TokenizedPiece
+from slipway.services.lorax_types import first_error, lorax_modules
 from slipway.services.wire_connection import RawReply
 
 if TYPE_CHECKING:
     from lorax.types import Details, Response
 
-__all__ = ["LoraxReplies", "first_error"]
+__all__ = ["LoraxReplies"]
 
 _CHAT_FINISH_REASONS = {
     "length": FinishReason.LENGTH,
@@ -127,8 +128,7 @@ class LoraxReplies:
         Reading JSON and types in one go costs half of doing it one after the other, but does not tell which token has
         no number; then it is done again, slowly.
         """
-        from lorax import types  # noqa: PLC0415  # pulls in aiohttp and requests, which only callers should pay
-
+        _, types = lorax_modules()
         try:
             typed = types.Response.model_validate_json(reply.body, strict=True)
         except ValidationError:
@@ -179,12 +179,6 @@ class LoraxReplies:
             fix=fix
             or "Check that the address is a LoRAX server; if it is, its version answers in a new way: report it.",
         )
-
-
-def first_error(error: ValidationError) -> str:
-    """Name the first thing that pydantic found, without its value: that may be a token."""
-    found = error.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(str(part) for part in found['loc']) or 'the whole'}: {found['msg']}"
 
 
 def _headers(headers: Mapping[str, str]) -> ReplyHeaders:

@@ -16,7 +16,7 @@ from slipway.adapter import Source
 from slipway.errors import InvalidRequestError
 from slipway.services.http_errors import Service
 from slipway.services.lorax_models import GREEDY, GenerationParameters
-from slipway.services.lorax_replies import first_error
+from slipway.services.lorax_types import first_error, lorax_modules
 
 if TYPE_CHECKING:
     from lorax.types import Parameters
@@ -52,8 +52,7 @@ class LoraxRequests:
         Raises:
             InvalidRequestError: LoRAX would refuse it, or guess what is meant.
         """
-        from lorax import errors, types  # noqa: PLC0415  # pulls in aiohttp and requests, which only callers should pay
-
+        errors, types = lorax_modules()
         try:
             request = types.Request(
                 inputs=prompt, parameters=self._typed_parameters(adapter_id, adapter_source, parameters)
@@ -157,8 +156,7 @@ class LoraxRequests:
     def _made_parameters(
         self, adapter_id: str | None, adapter_source: Source | None, parameters: GenerationParameters
     ) -> Parameters:
-        from lorax import types  # noqa: PLC0415  # as above
-
+        _, types = lorax_modules()
         self.check_adapter(adapter_id, adapter_source)
         typed = types.Parameters(
             adapter_id=adapter_id,

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import httpx
 
 from slipway.services.http import KEEPALIVE_SECONDS, Timeouts, is_loopback
-from slipway.services.wire_connection import Connection, RawReply
+from slipway.services.wire_connection import READ_BYTES, Connection, RawReply
 
 __all__ = ["MAX_REPLY_BYTES", "Wire"]
 
@@ -24,6 +24,9 @@ MAX_REPLY_BYTES = 64 << 20
 
 _HAPPY_EYEBALLS_SECONDS = 0.25
 """Head start of the first address of a name before the next is tried beside it (RFC 8305, section 5)."""
+
+_OPENED_TOGETHER = 32
+"""Connections opened ahead go in groups of so many, so that requests in between wait only for some milliseconds."""
 
 _SEPARATORS = frozenset("\r\n\0")
 
@@ -63,11 +66,14 @@ class Wire:
         self._common = _head({"Host": address.netloc.decode("ascii"), "Accept": "*/*", **headers})
         self._timeouts = timeouts
         self._max_reply_bytes = max_reply_bytes
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
+        self._connections = connections
         self._free_slots = connections
         self._queue: deque[asyncio.Future[None]] = deque()
         self._heads: dict[tuple[str, str], bytes] = {}
+        self._opening: asyncio.Task[None] | None = None
         self._is_closed = False
 
     async def send(self, method: str, path: str, body: bytes = b"") -> RawReply:
@@ -98,9 +104,23 @@ class Wire:
             self._raise_for(reply, method, path)
         return reply
 
+    def open_ahead(self, count: int) -> None:
+        """Begin to open connections for requests to come, so that these find them open.
+
+        What goes wrong here is not told: the requests will meet it too.
+
+        Args:
+            count: So many in all, though no more than the pool may have.
+        """
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._open_up_to(min(count, self._connections)))
+
     async def aclose(self) -> None:
         """Close all connections; requests must have ended."""
         self._is_closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         self._idle.clear()
         for connection in list(self._open):
             connection.close()
@@ -151,6 +171,15 @@ class Wire:
             connection.close()
         return None
 
+    async def _open_up_to(self, count: int) -> None:
+        while (missing := count - len(self._open)) > 0:
+            group = [self._connect() for _ in range(min(missing, _OPENED_TOGETHER))]
+            found = await asyncio.gather(*group, return_exceptions=True)
+            opened = [connection for connection in found if isinstance(connection, Connection)]
+            self._idle.extend(opened)
+            if len(opened) < len(found):
+                return
+
     async def _connect(self) -> Connection:
         if self._is_closed:
             raise RuntimeError("the client is closed")
@@ -174,7 +203,7 @@ class Wire:
         return connection
 
     def _make_connection(self) -> Connection:
-        return Connection(self._timeouts, max_reply_bytes=self._max_reply_bytes)
+        return Connection(self._timeouts, max_reply_bytes=self._max_reply_bytes, buffer=self._buffer)
 
     # Slots
 

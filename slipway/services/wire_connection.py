@@ -16,7 +16,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from slipway.services.http import Timeouts
 from slipway.services.http_errors import OversizedReplyError
 
-__all__ = ["Connection", "RawReply"]
+__all__ = ["READ_BYTES", "Connection", "RawReply"]
 
 
 class RawReply(NamedTuple):
@@ -49,22 +49,30 @@ class RawReply(NamedTuple):
 _FRAMING = frozenset({"content-length", "transfer-encoding", "content-encoding"})
 
 
-class Connection(asyncio.Protocol):
+READ_BYTES = 1 << 16
+"""Read from the system at a time."""
+
+
+class Connection(asyncio.BufferedProtocol):
     """A connection for one exchange after the other.
 
     Time is watched by one timer per connection, which is not moved with every piece of data but finds out, when it
     fires, whether the time is really over: thousands of requests a second then set no timers at all.
 
+    What arrives is read into a buffer that is given and may be shared: it is parsed before anything else is read. The
+    loop's own way is a new buffer of 256 KB for each read, which took 20 microseconds of a request's 100.
+
     Args:
         timeouts: ``write_seconds`` until the request is handed to the system whole, ``read_seconds`` between two
             pieces of the reply.
         max_reply_bytes: A longer reply is an error.
+        buffer: Of ``READ_BYTES``.
     """
 
-    def __init__(self, timeouts: Timeouts, *, max_reply_bytes: int) -> None:
+    def __init__(self, timeouts: Timeouts, *, max_reply_bytes: int, buffer: memoryview) -> None:
         self.is_open = False
         self.idle_since = 0.0
-        """By the loop's clock; of no meaning before the first reply."""
+        """By the loop's clock: when it was opened, or its last reply was whole."""
         self.has_received = False
         """Whether anything came since the last request."""
         self.lost: asyncio.Future[None]
@@ -72,6 +80,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._timeouts = timeouts
         self._max_reply_bytes = max_reply_bytes
+        self._buffer = buffer
         self._transport: asyncio.Transport
         self._parser: HttpResponseParser
         self._waiter: asyncio.Future[RawReply] | None = None
@@ -118,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self.lost = self._loop.create_future()
         self.is_open = True
+        self.idle_since = self._loop.time()
 
     def pause_writing(self) -> None:
         """The system takes no more for now."""
@@ -131,19 +141,23 @@ class Connection(asyncio.Protocol):
         self._deadline = self._loop.time() + self._timeouts.read_seconds
         self._hurry()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # the interface's
+        """Say where to put what arrives."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Read on."""
         if self._waiter is None:  # nobody asked; a server says goodbye in this way, with a 408 before it hangs up
             self.close()
             return
         self.has_received = True
-        self._received_bytes += len(data)
+        self._received_bytes += nbytes
         if self._received_bytes > self._max_reply_bytes:
             self.close()
             self._fail(OversizedReplyError(f"more than {self._max_reply_bytes} bytes"))
             return
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade) as error:
             self.close()
             self._fail(httpx.RemoteProtocolError(str(error)))
