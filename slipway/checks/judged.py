@@ -71,8 +71,8 @@ async def _llm_rubric(check: Check, subject: Subject, judge: Judge) -> Graded:
     return graded(check, passed, score, reply.reason or f"The judge scores it {score:.2f}.")
 
 
-@judged_kind("factuality", prepare=_with_reference)
-@judged_kind("model-graded-factuality", prepare=_with_reference)
+@judged_kind("factuality", prepare=_with_reference, has_threshold=False)
+@judged_kind("model-graded-factuality", prepare=_with_reference, has_threshold=False)
 async def _factuality(check: Check, subject: Subject, judge: Judge) -> Graded:
     reference, asked = str(check.value), judging.prompt_text(subject.prompt)
     question = judging.ask_category(asked, reference, subject.output)
@@ -90,7 +90,7 @@ async def _factuality(check: Check, subject: Subject, judge: Judge) -> Graded:
     return graded(check, score > 0, score, f"{letter}: {reason or judging.CATEGORIES[letter]}")
 
 
-@judged_kind("model-graded-closedqa", prepare=_with_criterion)
+@judged_kind("model-graded-closedqa", prepare=_with_criterion, has_threshold=False)
 async def _closed_qa(check: Check, subject: Subject, judge: Judge) -> Graded:
     criterion, asked = str(check.value), judging.prompt_text(subject.prompt)
     question = judging.ask_closed_qa(asked, criterion, subject.output)

@@ -197,7 +197,11 @@ def kind(
 
 
 def judged_kind(
-    name: str, prepare: Prepare, *, needs: Literal["chat", "embeddings", "both"] = "chat"
+    name: str,
+    prepare: Prepare,
+    *,
+    needs: Literal["chat", "embeddings", "both"] = "chat",
+    has_threshold: bool = True,
 ) -> Callable[[AssessJudged], AssessJudged]:
     """Register the decorated coroutine function as the judged check type ``name`` and ``not-name``.
 
@@ -205,10 +209,11 @@ def judged_kind(
         name: Without ``not-``.
         prepare: Verifies the check, whether or not there is a judge.
         needs: What the judge must offer: chat completions, embeddings or both.
+        has_threshold: As for ``kind``.
     """
 
     def register(assess: AssessJudged) -> AssessJudged:
-        _KINDS[name] = _Kind(prepare, assess_judged=assess, needs=needs, has_threshold=True)
+        _KINDS[name] = _Kind(prepare, assess_judged=assess, needs=needs, has_threshold=has_threshold)
         return assess
 
     return register

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 
 from slipway.checks import Check, InapplicableCheckError, Subject, assess_judged, prepare
@@ -173,6 +174,36 @@ async def test_openai_is_not_asked_without_a_token(opened):
         async with opened(url=None, environ={}):
             pass
     assert "Export JUDGE_TOKEN" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("variable", "address"),
+    [
+        ("PREDIBASE_API_TOKEN", "https://judge.example/v1"),
+        ("PREDIBASE_API_TOKEN", "https://notpredibase.com/v1"),
+        ("AWS_SECRET_ACCESS_KEY", "https://judge.example/v1"),
+        ("HF_TOKEN", "https://huggingface.co.judge.example/v1"),
+    ],
+)
+async def test_the_token_of_another_service_goes_to_no_judge(opened, variable, address):
+    """A suite names both, and a suite may come from anybody."""
+    with pytest.raises(ConfigurationError, match="is not sent to the judge") as caught:
+        async with opened(url=address, token_variable=variable, environ={variable: TOKEN}):
+            pass
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["PREDIBASE_API_TOKEN", "OPENAI_API_KEY", "JUDGE_TOKEN"])
+async def test_a_token_goes_to_its_own_service_and_a_judges_token_anywhere(variable):
+    asked = httpx.MockTransport(lambda request: httpx.Response(200, json={}, request=request))
+    settings = JudgeSettings(url="https://serving.app.predibase.com/t/v1", model="m", token_variable=variable)
+    async with open_judge(settings, {variable: TOKEN}, transport=asked) as judge:
+        assert judge.settings is settings
+
+
+async def test_a_judge_on_this_machine_may_have_the_token_of_its_service(openai, opened):
+    async with opened(token_variable="PREDIBASE_API_TOKEN", environ={"PREDIBASE_API_TOKEN": TOKEN}) as judge:
+        assert await judge.complete(MESSAGES) == "yes"
 
 
 async def test_the_same_request_is_sent_once_even_at_the_same_time(openai, opened):
