@@ -182,10 +182,9 @@ class _Comparison:
         return self._bounded(self.phrase, interval)
 
     def _exact(self, phrase: str, gains: int, losses: int, n: int) -> RuleOutcome:
-        if self.limit == 0:
-            interval = paired_difference(gains, losses, n, confidence=self.gate.confidence)
-            return self._mcnemar(phrase, interval, gains, losses)
         interval = paired_difference(gains, losses, n, confidence=self.gate.confidence, limit=self.limit)
+        if self.limit == 0:
+            return self._mcnemar(phrase, interval, gains, losses)
 
         def decides(cases: int) -> bool:
             more = score_interval(gains * cases / n, losses * cases / n, cases, confidence=self.gate.confidence)

@@ -200,7 +200,8 @@ def _number(value: float, limit: float, unit: str) -> str:
     if unit == DOLLARS:
         return f"{value:.3g}"
     digits = 1 if unit else 2
-    while digits < 6 and value != limit and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
+    # Compared as numbers, so that nothing is shown as -0.00.
+    while digits < 6 and value != limit and float(f"{value:.{digits}f}") == float(f"{limit:.{digits}f}"):
         digits += 1
     return f"{value:.{digits}f}"
 

@@ -20,13 +20,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from slipway.statistics import Interval
+from slipway.statistics import Interval, mcnemar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["EXACT_MAX_N", "RejectionRegion", "exact_p", "paired_difference", "rejection_region", "score_interval"]
+__all__ = [
+    "EXACT_MAX_N",
+    "RejectionRegion",
+    "exact_p",
+    "paired_difference",
+    "refutes",
+    "rejection_region",
+    "score_interval",
+]
 
 EXACT_MAX_N = 10_000
 """Up to so many pairs the test is exact, above it the score interval stands: there the two agree in the third digit of
@@ -52,7 +60,7 @@ def paired_difference(gains: int, losses: int, n: int, *, confidence: float, lim
         confidence: Two-sided.
         limit: A difference that the bounds will be compared with. They are then on the side of it that the test at
             exactly this difference tells: ``low >= limit`` if and only if "at most ``limit``" is refuted, and
-            ``high < limit`` if and only if "at least ``limit``" is.
+            ``high < limit`` if and only if "at least ``limit``" is. At 0 that test is McNemar's.
 
     Raises:
         ValueError: Counts that are negative or exceed n, or n is 0.
@@ -62,8 +70,9 @@ def paired_difference(gains: int, losses: int, n: int, *, confidence: float, lim
     low = _lower(gains, losses, n, tail)
     high = -_lower(losses, gains, n, tail)
     if limit is not None:
-        low = max(low, limit) if _refutes(gains, losses, n, limit, tail) else min(low, math.nextafter(limit, -2))
-        high = min(high, math.nextafter(limit, -2)) if _refutes(losses, gains, n, -limit, tail) else max(high, limit)
+        is_above, is_below = refutes(gains, losses, n, limit, tail), refutes(losses, gains, n, -limit, tail)
+        low = max(low, limit) if is_above else min(low, max(-1.0, limit - _RESOLUTION))
+        high = min(high, limit - _RESOLUTION) if is_below else max(high, limit)
     is_exact = n <= EXACT_MAX_N
     method = "exact unconditional test of Tango's score statistic, inverted" if is_exact else "Tango's score interval"
     return Interval(estimate=(gains - losses) / n, low=low, high=high, n=n, method=method)
@@ -119,7 +128,9 @@ class RejectionRegion:
 
 @lru_cache(maxsize=256)
 def rejection_region(n: int, limit: float, tail: float) -> RejectionRegion:
-    """Collect the outcomes that the exact test at ``tail`` refutes ``limit`` with; for the power of a suite."""
+    """Collect the outcomes that refute "at most ``limit``" at ``tail``, as ``refutes`` would; for a suite's power."""
+    if limit == 0:
+        return RejectionRegion(n, _mcnemar_least_gains(n, tail))
     low, high = 0.0, 40.0
     # The statistic's critical value: where the largest probability of exceeding it falls below the tail.
     while high - low > 1e-3:  # finer than the statistic's steps matter for a power of two digits
@@ -137,10 +148,16 @@ def _check(gains: float, losses: float, n: float) -> None:
 
 
 @lru_cache(maxsize=65_536)
-def _refutes(gains: int, losses: int, n: int, limit: float, tail: float) -> bool:
-    """Whether the data refute "the difference is at most ``limit``"."""
+def refutes(gains: int, losses: int, n: int, limit: float, tail: float) -> bool:
+    """Whether the data refute "the difference is at most ``limit``" with a one-sided error of ``tail``.
+
+    McNemar's exact test at 0, the exact unconditional one elsewhere, the score test above 10,000 pairs. Monotone: a
+    gain in the place of a tie or a loss never takes a refutation back.
+    """
     if not -1 < limit < 1:
         return limit <= -1
+    if limit == 0:
+        return mcnemar(gains, losses, alternative="gain") <= tail
     if (gains - losses) / n <= limit:
         return False  # the p of an outcome on the null's own side is above one half, or nearly
     if n > EXACT_MAX_N:
@@ -160,17 +177,17 @@ def _lower(gains: int, losses: int, n: int, tail: float) -> float:
     # The exact bound is near the score bound: bracket it from there, then halve.
     step = max(0.02 * ((gains - losses) / n - guess), 4 * _RESOLUTION)
     low = high = guess
-    if _refutes(gains, losses, n, guess, tail):
-        while _refutes(gains, losses, n, high + step, tail):
+    if refutes(gains, losses, n, guess, tail):
+        while refutes(gains, losses, n, high + step, tail):
             high, step = high + step, 2 * step
         low, high = high, high + step
     else:
-        while low - step > -1 and not _refutes(gains, losses, n, low - step, tail):
+        while low - step > -1 and not refutes(gains, losses, n, low - step, tail):
             low, step = low - step, 2 * step
         low, high = max(low - step, -1.0), low
     while high - low > _RESOLUTION:
         middle = (low + high) / 2
-        if _refutes(gains, losses, n, middle, tail):
+        if refutes(gains, losses, n, middle, tail):
             low = middle
         else:
             high = middle
@@ -235,6 +252,19 @@ def _least_gains(value: float, n: int, limit: float) -> NDArray[np.int64]:
         is_extreme = _statistic(middle.astype(float), losses.astype(float), n, limit) >= value - _TIE
         low, high = np.where(is_open & ~is_extreme, middle, low), np.where(is_open & is_extreme, middle, high)
     return np.where(high > n - losses, n + 1, high)
+
+
+def _mcnemar_least_gains(n: int, tail: float) -> NDArray[np.int64]:
+    import numpy as np  # noqa: PLC0415  # as above
+
+    least, gains = np.full(n + 1, n + 1), 0
+    for losses in range(n + 1):
+        while gains + losses <= n and mcnemar(gains, losses, alternative="gain") > tail:
+            gains += 1
+        if gains + losses > n:
+            break
+        least[losses] = gains
+    return least
 
 
 def _largest_probability(least_gains: NDArray[np.int64], n: int, limit: float) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from rich.markup import escape
 
-from slipway.cli.output import print_json, stdout
+from slipway.cli.output import print_json, printable, stdout
 from slipway.configs import ConfigKind, find_config
 from slipway.gate import Decision, decide
 from slipway.gate_file import load_gate
@@ -25,6 +25,7 @@ def gate(
     /,
     *,
     gate: str = "default",
+    attempt: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Decide on recorded results; asks no model. Exits 0 for promote, 1 for hold, 3 for inconclusive.
@@ -32,17 +33,33 @@ def gate(
     Args:
         results: JSONL as `slipway evaluate --out` and each release write it.
         gate: Name or path of a gate file.
+        attempt: Which attempt of this candidate on this suite it is, from 1; later ones need clearer evidence.
         as_json: Print one JSON document on stdout.
     """
-    verdict = decide(read_results(results), load_gate(find_config(ConfigKind.GATE, gate)))
+    verdict = decide(read_results(results), load_gate(find_config(ConfigKind.GATE, gate)), attempt=attempt)
     if as_json:
         print_json(verdict.as_document())
         return EXIT_CODES[verdict.verdict]
     console = stdout()
-    console.print(f"[bold]{verdict.verdict}[/]")
+    console.print(f"[bold]{verdict.verdict}[/] (attempt {verdict.attempt}, {100 * verdict.confidence:g} % confidence)")
+    told = set()
     for rule in verdict.rules:
+        told.add(rule.reason)
         console.print(
-            f"  [{COLOURS[rule.outcome]}]{rule.outcome:<12}[/] {escape(rule.rule)}: {escape(rule.reason)}",
+            f"  [{COLOURS[rule.outcome]}]{rule.outcome:<12}[/] {escape(printable(rule.rule))}: "
+            f"{escape(printable(rule.reason))}",
+            soft_wrap=True,
+        )
+    for reason in verdict.reasons:
+        if reason not in told:
+            console.print(escape(printable(reason)), soft_wrap=True)
+    if verdict.regressions:
+        console.print(f"below the {verdict.regressions[0].against} (Holm over all tags and metrics; informs only):")
+    for one in verdict.regressions:
+        colour = "red" if one.is_beyond_chance else "dim"
+        console.print(
+            f"  [{colour}]{one.kind} {escape(printable(one.name))} {one.difference:+.3f}[/] on {one.n} cases, "
+            f"p = {one.p:.2g}, adjusted {one.p_holm:.2g}",
             soft_wrap=True,
         )
     return EXIT_CODES[verdict.verdict]

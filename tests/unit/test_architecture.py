@@ -75,9 +75,11 @@ def test_only_the_command_line_knows_the_command_line():
 
 PURE = [
     "adapter",
+    "bootstrap",
     "checks",
     "comparison",
     "evaluation",
+    "evidence",
     "findings",
     "gate",
     "gate_file",
@@ -89,7 +91,10 @@ PURE = [
     "ledger",
     "live_proof",
     "lora",
+    "paired_rates",
+    "power",
     "progress",
+    "regressions",
     "report",
     "results",
     "statistics",
