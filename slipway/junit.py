@@ -1,6 +1,7 @@
 """Recorded results as JUnit XML, for CI systems. Pure.
 
 One test suite per arm; a failed case is a failure, a missing answer is skipped: the instrument failed, not the adapter.
+Checks that could not be applied are named in the output of their case.
 """
 
 from __future__ import annotations
@@ -47,9 +48,12 @@ def _add_case(suite: ET.Element, result: CaseResult) -> None:
     if result.error is not None:
         ET.SubElement(case, "skipped", message=_clean(result.error))
     elif result.passed is False:
-        reasons = [check.reason for check in result.checks if not check.passed]
+        reasons = [check.reason or check.type for check in result.checks if check.passed is False]
         failure = ET.SubElement(case, "failure", message=_clean("; ".join(reasons) or "below the case's threshold"))
         failure.text = _clean(result.output)
+    gaps = [f"not applied: {check.type}: {check.reason}" for check in result.checks if check.passed is None]
+    if gaps:
+        ET.SubElement(case, "system-out").text = _clean("\n".join(gaps))
 
 
 def _clean(text: str) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 from slipway.adapter import Bundle
 from slipway.gate import Verdict
 from slipway.inspection import Inspection
-from slipway.ledger import Outcome, Promotion
+from slipway.ledger import Outcome, Promotion, ReleaseState
 from slipway.live_proof import LiveProof
 from slipway.release import ReleasePlan
 from slipway.report import FindingLine, FitLine, ProofLine, ReportData
+from slipway.report.provenance import generation_facts, server_facts
 from slipway.results_io import read_results
 from slipway.services.backends import PublishedAdapter, ServingDeployment
 from slipway.services.fitting import Fitted
@@ -79,15 +80,17 @@ class Dossier:
         reasons: tuple[str, ...],
         *,
         champion: Promotion | None,
+        release: ReleaseState,
         seconds: Mapping[str, float],
         run_url: str,
     ) -> ReportData:
-        """Everything that the report shows.
+        """Everything that the report shows; nothing in it is masked yet.
 
         Args:
             outcome: How the release ended.
             reasons: Why.
             champion: After this release.
+            release: As the ledger has it.
             seconds: By step.
             run_url: The flow run in the Prefect UI.
         """
@@ -97,6 +100,8 @@ class Dossier:
             release_id=self.release_id,
             outcome=outcome,
             reasons=reasons,
+            actor=release.opened.actor,
+            started_at=release.opened.recorded_at,
             target=plan.target_name,
             adapter_uri=self.bundle.uri,
             resolved_revision=self.bundle.resolved_revision,
@@ -112,8 +117,11 @@ class Dossier:
             proof=self._proof_line(),
             verdict=self.verdict,
             results=read_results(self.results) if self.results else (),
+            prompts={case.id: case.prompt for case in plan.suite.cases} if self.results else {},
             confidence=plan.gate.confidence,
             notes=plan.suite.notes,
+            server=server_facts(plan.target),
+            generation=generation_facts(plan.suite, plan.target) if self.results else {},
             seconds=seconds,
             references={
                 f"suite ({plan.sources[1].name})": plan.suite.digest,
@@ -162,6 +170,7 @@ class Dossier:
         commands = [shlex.join(again)]
         if self.results is not None:
             commands.append(shlex.join(["slipway", "gate", str(self.results), "--gate", gate]))
+            commands.append(shlex.join(["slipway", "report", str(self.results), "--suite", suite, "--gate", gate]))
         return tuple(commands)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import cast
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -12,17 +14,21 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from slipway.gate_rules import RuleOutcome
+from slipway.junit import junit_xml
 from slipway.ledger import Outcome, ReleaseState
-from slipway.redaction import scrub_text, secrets_from_environment
+from slipway.redaction import Redactor, scrub_text, secrets_from_environment
 from slipway.release import ReleaseOutcome
-from slipway.report import FindingLine, render_report
+from slipway.report import FindingLine, ReportData, masked, render_html, render_summary
+from slipway.services.step_summary import append_step_summary
 from slipway.services.workspace import open_workspace
 from tasks.dossier import Dossier
 from tasks.ledger import RollbackPlan, current_champion
 
 __all__ = ["conclude", "conclude_rollback"]
 
-REPORT_FILE = "report.md"
+REPORT_FILE = "report.html"
+SUMMARY_FILE = "report.md"
+JUNIT_FILE = "junit.xml"
 
 STATE_NAMES = {
     Outcome.PROMOTED: "Promoted",
@@ -49,15 +55,15 @@ async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...])
     The ledger comes last: a release that is cut before it is continued, and does all this again.
     """
     workspace = open_workspace()
-    secrets = secrets_from_environment(os.environ)
-    reasons = tuple(scrub_text(reason, secrets) for reason in reasons)
     champion = current_champion(dossier.plan.name, dossier.plan.target_name)
-    report = workspace.release_directory(dossier.release_id) / REPORT_FILE
-    seconds = _seconds(workspace.ledger.release(dossier.release_id))
+    release = workspace.ledger.release(dossier.release_id)
+    seconds = _seconds(release)
     run_url = flow_run.ui_url or ""
-    data = dossier.report_data(outcome, reasons, champion=champion, seconds=seconds, run_url=run_url)
-    text = scrub_text(render_report(data), secrets)
-    report.write_text(text, encoding="utf-8")
+    known = dossier.report_data(outcome, reasons, champion=champion, release=release, seconds=seconds, run_url=run_url)
+    secrets = partial(scrub_text, secrets=secrets_from_environment(os.environ))
+    data = masked(known, secrets=secrets, private=Redactor(dossier.plan.target.redact))
+    report, text = _write(data, workspace.release_directory(dossier.release_id))
+    reasons = data.reasons
     result = ReleaseOutcome(
         release_id=dossier.release_id,
         name=dossier.plan.name,
@@ -99,6 +105,18 @@ async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...])
         },
     )
     return _final_state(result)
+
+
+def _write(data: ReportData, directory: Path) -> tuple[Path, str]:
+    """Write report, summary and JUnit XML; gives the report's path and the summary, which a CI step gets too."""
+    report = directory / REPORT_FILE
+    report.write_text(render_html(data), encoding="utf-8")
+    summary = render_summary(data, report=report.as_uri())
+    (directory / SUMMARY_FILE).write_text(summary, encoding="utf-8")
+    if data.results:
+        (directory / JUNIT_FILE).write_text(junit_xml(data.release_id, data.results), encoding="utf-8")
+    append_step_summary(summary)
+    return report, summary
 
 
 async def conclude_rollback(plan: RollbackPlan, outcome: Outcome, reasons: tuple[str, ...]) -> ReleaseOutcome:

@@ -42,6 +42,7 @@ COMMANDS = {
     "evaluate": "Run a suite on a live adapter; promotes nothing.",
     "grade": "Grade recorded outputs against a suite; asks no model.",
     "gate": "Decide on recorded results; asks no model.",
+    "report": "Make the HTML report of recorded results, or say where a release's is.",
     "status": "Show who is champion where, since when, on what evidence.",
     "history": "Show every release and rollback of an adapter.",
     "resolve": "Print the champion's adapter id, for applications.",

@@ -1,0 +1,101 @@
+"""`slipway report`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from slipway.cli.output import print_json, require_writable, stdout, write_text
+from slipway.configs import ConfigKind, find_config
+from slipway.errors import ConfigurationError
+from slipway.gate_file import load_gate
+from slipway.home import resolve_home
+from slipway.redaction import Redactor, scrub_text, secrets_from_environment
+from slipway.report import ReportData, masked, render_html, render_summary
+from slipway.report.recorded import data_of_results
+from slipway.results_io import read_results
+from slipway.services.step_summary import append_step_summary
+from slipway.suite import load_suite
+from slipway.targets import load_target
+
+__all__ = ["report"]
+
+REPORT_FILE = "report.html"
+
+
+def report(
+    results: str,
+    /,
+    *,
+    suite: str | None = None,
+    gate: str | None = None,
+    target: str | None = None,
+    out: Path = Path(REPORT_FILE),
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Make the HTML report of recorded results, or say where a release's report is; asks no model, decides nothing.
+
+    Args:
+        results: JSONL as `slipway evaluate --out` and each release write it; or a release such as support-3.
+        suite: Name or path of the suite, for the prompts.
+        gate: Name or path of a gate file, for the verdict.
+        target: Name or path of a target file, whose `redact` patterns mask the prompts.
+        out: Where to write the report.
+        as_json: Print one JSON document on stdout.
+    """
+    path = Path(results)
+    if not path.is_file():
+        found = _of_release(results)
+        return _tell(found, as_json=as_json)
+    require_writable(out)
+    known = _read(path, suite, gate, out)
+    redactor = Redactor(load_target(find_config(ConfigKind.TARGET, target)).redact if target else ())
+    data = masked(known, secrets=partial(scrub_text, secrets=secrets_from_environment(os.environ)), private=redactor)
+    write_text(out, render_html(data))
+    append_step_summary(render_summary(data, report=out.absolute().as_uri()))
+    return _tell(out.absolute(), as_json=as_json)
+
+
+def _read(path: Path, suite: str | None, gate: str | None, out: Path) -> ReportData:
+    loaded = load_suite(find_config(ConfigKind.SUITE, suite), need_prompts=False) if suite else None
+    rules = load_gate(find_config(ConfigKind.GATE, gate)) if gate else None
+    command = ["slipway", "report", str(path), "--out", str(out)]
+    for option, value in (("--suite", suite), ("--gate", gate)):
+        command += [option, value] if value else []
+    return data_of_results(
+        read_results(path),
+        name=path.name,
+        suite=loaded,
+        gate=rules,
+        references={
+            "recorded results": str(path),
+            "their digest": "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest(),
+            "suite": f"{suite} {loaded.digest}" if loaded else "",
+            "gate": gate or "",
+        },
+        reproduce=(shlex.join(command),),
+    )
+
+
+def _of_release(release_id: str) -> Path:
+    path = resolve_home().releases / release_id / REPORT_FILE
+    if "/" in release_id or not path.is_file():
+        raise ConfigurationError(
+            f"{release_id} is neither a file of results nor a release with a report under {resolve_home().releases}.",
+            fix="Give a results.jsonl, or a release that `slipway history NAME` lists.",
+        )
+    return path
+
+
+def _tell(path: Path, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"report": str(path), "url": path.as_uri()})
+    else:
+        stdout().print(path.as_uri(), soft_wrap=True, markup=False)
+    return 0

@@ -1,0 +1,50 @@
+"""A report of recorded results alone: no release, no server, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from slipway.gate import decide
+from slipway.gate_file import Gate
+from slipway.report.data import ReportData
+from slipway.results import CaseResult
+from slipway.suite import Suite
+
+__all__ = ["data_of_results"]
+
+
+def data_of_results(
+    results: Sequence[CaseResult],
+    *,
+    name: str,
+    suite: Suite | None = None,
+    gate: Gate | None = None,
+    references: Mapping[str, str] | None = None,
+    reproduce: tuple[str, ...] = (),
+) -> ReportData:
+    """Fill a report's data from results; nothing in it is masked yet.
+
+    Args:
+        results: As an evaluation or a release recorded them.
+        name: Of the results.
+        suite: Whose prompts are shown; without it only outputs are.
+        gate: Decides; without it there is no verdict.
+        references: Names and digests of the files.
+        reproduce: Commands that make the same report.
+
+    Raises:
+        ConfigurationError: The results hold two lines for one case and arm.
+    """
+    verdict = decide(results, gate) if gate is not None else None
+    return ReportData(
+        name=name,
+        release_id="",
+        outcome=str(verdict.verdict) if verdict else "",
+        reasons=verdict.reasons if verdict else (),
+        verdict=verdict,
+        results=results,
+        prompts={case.id: case.prompt for case in suite.cases} if suite else {},
+        notes=suite.notes if suite else (),
+        references=references or {},
+        reproduce=reproduce,
+    )
