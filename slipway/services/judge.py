@@ -19,10 +19,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from slipway.errors import (
     AuthenticationError,
@@ -33,29 +32,16 @@ from slipway.errors import (
 )
 from slipway.judge_settings import JudgeSettings
 from slipway.judge_usage import JudgeUsage
-from slipway.redaction import SECRET_VARIABLES
 from slipway.services.http import RETRIED_STATUSES, RetryPolicy, Service, Timeouts, call, json_body, make_client
-from slipway.services.http_errors import bare_url
+from slipway.services.judge_access import judge_access
 from slipway.services.judge_models import Completion, Embeddings, Usage
-from slipway.targets import LOOPBACK_HOSTS
 
 __all__ = ["HttpJudge", "open_judge"]
-
-OPENAI_URL = "https://api.openai.com/v1"
-JUDGE = Service(name="Judge", address_variable="`judge: {url: ...}`")
 
 JUDGE_RETRY = RetryPolicy(
     attempts=6, total_seconds=180.0, longest_wait_seconds=30.0, statuses=RETRIED_STATUSES | {500, 529}
 )
 """A judged case that is lost loses an answer that was paid for, so more patience than elsewhere; 529 is an overload."""
-
-_SERVICES_OF_TOKENS = {
-    "PREDIBASE_API_TOKEN": "predibase.com",
-    "HF_TOKEN": "huggingface.co",
-    "HUGGING_FACE_HUB_TOKEN": "huggingface.co",
-    "ANTHROPIC_API_KEY": "anthropic.com",
-}
-"""Tokens with an owner, and the domains that they may go to. ``OPENAI_API_KEY`` is what all compatible servers read."""
 
 SEED = 20_260_101
 MAX_REPLY_TOKENS = 4_096
@@ -85,60 +71,26 @@ async def open_judge(
         transport: In place of the network, for tests.
 
     Raises:
-        ConfigurationError: The address is none, or OpenAI is asked without a token.
+        ConfigurationError: The address is none, OpenAI is asked without a token, or the token named is another's.
         AuthenticationError: The token is refused.
         ServiceError: Nobody answers.
     """
-    service, address, token = _whom(settings, environ)
+    access = judge_access(settings, environ)
     client = make_client(
-        address,
-        token=token,
-        service=service,
+        access.address,
+        token=access.token,
+        service=access.service,
         timeouts=Timeouts(read_seconds=settings.timeout_seconds, pool_seconds=settings.timeout_seconds),
         connections=settings.max_concurrency,
         transport=transport,
     )
     async with client:
-        judge = HttpJudge(settings, client, service=service, retry=retry)
+        judge = HttpJudge(settings, client, service=access.service, retry=retry)
         await judge.probe()
         try:
             yield judge
         finally:
             await judge.aclose()
-
-
-def _whom(settings: JudgeSettings, environ: Mapping[str, str]) -> tuple[Service, str, SecretStr | None]:
-    variable = settings.token_variable
-    secret = environ.get(variable, "").strip()
-    address = (settings.url or environ.get("OPENAI_BASE_URL") or OPENAI_URL).strip().rstrip("/")
-    if not secret and address == OPENAI_URL:
-        raise ConfigurationError(
-            f"the judge at {OPENAI_URL} needs a token, and {variable} is not set.",
-            fix=f"Export {variable}, or name another server with `judge: {{url: ...}}` or OPENAI_BASE_URL.",
-        )
-    if secret:
-        _refuse_foreign(variable, address)
-    service = replace(
-        JUDGE,
-        token_variable=variable,
-        address_variable=JUDGE.address_variable if settings.url else "OPENAI_BASE_URL",
-        secrets=frozenset({secret} if secret else ()),
-    )
-    return service, address, SecretStr(secret) if secret else None
-
-
-def _refuse_foreign(variable: str, address: str) -> None:
-    """Keep a suite, which may come from anybody, from sending the token of one service to the address of another."""
-    host = urlsplit(address).hostname or ""
-    own = _SERVICES_OF_TOKENS.get(
-        variable, "" if variable in SECRET_VARIABLES and variable != "OPENAI_API_KEY" else host
-    )
-    if host in LOOPBACK_HOSTS or host == own or (own and host.endswith(f".{own}")):
-        return
-    raise ConfigurationError(
-        f"{variable} is not sent to the judge at {bare_url(address)}: it is the token of another service.",
-        fix="Put the judge's token into a variable of its own, such as JUDGE_TOKEN, and name it as token_variable.",
-    )
 
 
 class HttpJudge:

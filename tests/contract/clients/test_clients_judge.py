@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from slipway.checks import Check, InapplicableCheckError, Subject, assess_judged, prepare
 from slipway.errors import (
@@ -28,6 +29,7 @@ from slipway.errors import (
 from slipway.judge_settings import JudgeSettings
 from slipway.judge_usage import JudgeUsage
 from slipway.services.judge import JUDGE_RETRY, open_judge
+from slipway.services.judge_access import judge_access
 
 TOKEN = "sk-canary-7d1b44"
 ENVIRON = {"JUDGE_TOKEN": TOKEN}
@@ -183,6 +185,7 @@ async def test_openai_is_not_asked_without_a_token(opened):
         ("PREDIBASE_API_TOKEN", "https://notpredibase.com/v1"),
         ("AWS_SECRET_ACCESS_KEY", "https://judge.example/v1"),
         ("HF_TOKEN", "https://huggingface.co.judge.example/v1"),
+        ("OPENAI_API_KEY", "https://judge.example/v1"),
     ],
 )
 async def test_the_token_of_another_service_goes_to_no_judge(opened, variable, address):
@@ -193,12 +196,38 @@ async def test_the_token_of_another_service_goes_to_no_judge(opened, variable, a
     assert TOKEN not in str(caught.value)
 
 
-@pytest.mark.parametrize("variable", ["PREDIBASE_API_TOKEN", "OPENAI_API_KEY", "JUDGE_TOKEN"])
-async def test_a_token_goes_to_its_own_service_and_a_judges_token_anywhere(variable):
-    asked = httpx.MockTransport(lambda request: httpx.Response(200, json={}, request=request))
-    settings = JudgeSettings(url="https://serving.app.predibase.com/t/v1", model="m", token_variable=variable)
-    async with open_judge(settings, {variable: TOKEN}, transport=asked) as judge:
-        assert judge.settings is settings
+@pytest.mark.parametrize(
+    ("address", "settings", "environ", "token"),
+    [
+        ("https://serving.app.predibase.com/t/v1", {"token_variable": "PREDIBASE_API_TOKEN"}, {}, TOKEN),
+        (
+            "https://llm.corp/v1",
+            {"token_variable": "PREDIBASE_API_TOKEN"},
+            {"PREDIBASE_SERVING": "https://llm.corp"},
+            TOKEN,
+        ),
+        ("https://api.openai.com/v1", {}, {}, TOKEN),
+        ("https://judge.example/v1", {"token_variable": "JUDGE_TOKEN"}, {}, TOKEN),
+        ("https://judge.example/v1", {}, {"OPENAI_BASE_URL": "https://judge.example/v1"}, TOKEN),
+        ("https://judge.example/v1", {}, {}, None),
+    ],
+)
+def test_a_token_goes_to_its_own_service_and_a_judges_token_anywhere(address, settings, environ, token):
+    """OpenAI's is held back from other addresses unless the environment names them: it is only the default there."""
+    made = JudgeSettings(url=address, model="m", **settings)
+    access = judge_access(made, {made.token_variable: TOKEN, **environ})
+    assert access.address == address
+    assert access.token == (token and SecretStr(token))
+    assert TOKEN not in repr(access)
+
+
+async def test_who_holds_a_token_back_says_how_to_send_one(waits):
+    asked = httpx.MockTransport(lambda request: httpx.Response(401, json={}, request=request))
+    settings = JudgeSettings(url="https://judge.example/v1", model="m")
+    with pytest.raises(AuthenticationError) as caught:
+        async with open_judge(settings, {"OPENAI_API_KEY": TOKEN}, retry=waits.policy, transport=asked):
+            pass
+    assert "name that as `token_variable:`" in caught.value.fix
 
 
 async def test_a_judge_on_this_machine_may_have_the_token_of_its_service(openai, opened):
