@@ -277,7 +277,8 @@ def _by_group(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[NDAr
 
     places: dict[Hashable, int] = {}
     which = [places.setdefault(group, len(places)) for group in groups]
-    return np.bincount(which, weights=np.asarray(values, dtype=float)), np.bincount(which).astype(float)
+    sums = np.bincount(which, weights=np.asarray(values, dtype=float))
+    return np.asarray(sums, dtype=float), np.bincount(which).astype(float)
 
 
 def _mean(values: NDArray[np.float64], *, axis: int = -1) -> NDArray[np.float64]:
@@ -295,7 +296,7 @@ def _ratio_of_sums(top: NDArray[np.float64], bottom: NDArray[np.float64], *, axi
 
 def _draws(n: int, confidence: float) -> int:
     """How often to draw: enough beyond the bounds, and no more values than a second has time for."""
-    beyond = math.ceil(2 * _DRAWS_BEYOND / (1 - confidence))
+    beyond = math.ceil(2 * _DRAWS_BEYOND / (1 - confidence) - 1e-6)  # 2000, not 2001, at 0.95
     return max(beyond, min(max(BOOTSTRAP_DRAWS, 2 * beyond), _DRAWN_VALUES // n))
 
 

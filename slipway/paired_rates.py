@@ -44,6 +44,7 @@ _RESOLUTION = 1e-4  # of a bound; a fiftieth of the margins that people write
 _FINE_STEP, _COARSE_RATIO, _FINE_UP_TO = 0.2, 1.15, 100.0
 _REFINED, _REFINEMENT = 3, 9
 _BAND = 8.0  # standard deviations of the losses that are summed; what lies beyond is below 1e-14
+_MISSED = 1e-3  # share of the largest probability that may lie between grid points; measured to be below 6e-4
 _TIE = 1e-9
 
 
@@ -284,7 +285,7 @@ def _largest_probability(least_gains: NDArray[np.int64], n: int, limit: float) -
     between = [
         np.linspace(rates[max(index - 1, 0)], rates[min(index + 1, len(rates) - 1)], _REFINEMENT) for index in best
     ]
-    return float(max(found.max(), at(np.concatenate(between)).max()))
+    return min(1.0, (1 + _MISSED) * float(max(found.max(), at(np.concatenate(between)).max())))
 
 
 @lru_cache(maxsize=1024)
@@ -319,7 +320,7 @@ def _probabilities(
     left = n - losses
     given = np.minimum(1.0, p_gain[which] / np.maximum(1 - lost, 1e-300))
     enough = np.where(needed <= 0, 1.0, betainc(np.maximum(needed, 1), left - np.maximum(needed, 1) + 1, given))
-    return np.bincount(which, weights=chance * enough, minlength=len(widths))
+    return np.asarray(np.bincount(which, weights=chance * enough, minlength=len(widths)), dtype=float)
 
 
 @lru_cache(maxsize=64)

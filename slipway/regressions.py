@@ -77,7 +77,9 @@ def regressions(evidence: Evidence, gate: Gate) -> tuple[Regression, ...]:
         *(("tag", tag, Metric.PASS_RATE, tag) for tag in evidence.all_tags),
         *(("metric", measure.removeprefix(NAMED), measure, None) for measure in evidence.all_metrics),
     ]
-    compared = [(kind, name, pairs) for kind, name, *what in asked if (pairs := _pairs(evidence, arm, *what))]
+    compared = [
+        (kind, name, pairs) for kind, name, measure, tag in asked if (pairs := _pairs(evidence, arm, measure, tag))
+    ]
     if not compared:
         return ()
     ps = [_p_of_no_worse(pairs) for *_, pairs in compared]
