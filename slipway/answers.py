@@ -195,7 +195,7 @@ def _grading(case: Case, judge: JudgeSettings | None) -> str:
     judged = judge is not None and any(map(is_judged, case.checks))
     who = {name: getattr(judge, name) for name in JUDGE_KEYS} if judged else None
     # The variables count too: a check may look at them.
-    return _hash([case.checks, case.threshold, case.vars, case.prompt, who, __version__])
+    return _hash([case.checks, case.transform, case.threshold, case.vars, case.prompt, who, __version__])
 
 
 def _hash(value: object) -> str:

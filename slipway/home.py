@@ -31,6 +31,11 @@ class Home:
         return self.root / "releases"
 
     @property
+    def answers(self) -> Path:
+        """What models have answered, so that nothing is paid for twice. May be deleted."""
+        return self.root / "answers"
+
+    @property
     def ledger(self) -> Path:
         """The default ledger, a SQLite file; ``SLIPWAY_LEDGER_URL`` names another."""
         return self.root / "ledger.db"

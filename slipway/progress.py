@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from slipway.scoreboard import Scoreboard
 
 __all__ = ["Kind", "Listener", "ProgressEvent", "Unit", "emit", "listening"]
 
@@ -45,6 +49,9 @@ class ProgressEvent:
         seconds: How long the step took, once finished.
         unit: What the parts are.
         subject: What it is about where several run at once, such as an adapter's address; may be empty.
+        in_flight: Of an evaluation: requests in flight.
+        per_second: Of an evaluation: answers a second.
+        scoreboard: Of an evaluation: its counts; they go on changing.
     """
 
     step: str
@@ -55,6 +62,9 @@ class ProgressEvent:
     seconds: float = 0.0
     unit: Unit = Unit.PARTS
     subject: str = ""
+    in_flight: int = 0
+    per_second: float = 0.0
+    scoreboard: Scoreboard | None = None
 
 
 Listener = Callable[[ProgressEvent], None]

@@ -1,7 +1,4 @@
-"""What is written down of one answer: its grade, masked where the target says so, with cost and session.
-
-One object of these per answer, several thousand a second, so nothing is validated that we made ourselves.
-"""
+"""What is written down of one answer: its grade, masked where the target says so, with cost and session."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ class Recorder:
         if self.redact is not None:
             output, checks, error = self.redact(output), self._masked(checks), error and self.redact(error)
             is_masked = output != answer.output
-        return CaseResult.model_construct(
+        return CaseResult(
             case=case.id,
             arm=arm,
             adapter_id=adapter_id,

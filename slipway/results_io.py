@@ -20,6 +20,8 @@ __all__ = ["RecordedOutput", "encode_result", "read_outputs", "read_results", "w
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
 
 class RecordedOutput(BaseModel):
     """One line of the file that ``slipway grade`` reads. ``test`` is the 0-based index in the expanded suite."""
@@ -29,6 +31,13 @@ class RecordedOutput(BaseModel):
     test: int = Field(ge=0)
     output: str
     latency_ms: float | None = Field(default=None, ge=0)
+    cost_usd: float | None = Field(default=None, ge=0)
+    finish_reason: str | None = None
+    """As the server said it: ``stop``, ``length``, ``eos_token``, ..."""
+    prompt_tokens: int | None = Field(default=None, ge=0)
+    generated_tokens: int | None = Field(default=None, ge=0)
+    logprobs: tuple[float, ...] | None = None
+    """Natural logarithms of the generated tokens' probabilities, in order."""
     line: int = 0
     """Where it stands; filled in by ``read_outputs``."""
 
@@ -122,4 +131,4 @@ def _build(path: Path, number: int, value: dict[str, object], model: type[ModelT
 
 def _encoded(value: dict[str, object]) -> bytes:
     """Half of a surrogate pair, which a model cut off inside an emoji can give, has no UTF-8 and becomes ``?``."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+from prefect.runtime import flow_run
 
 from slipway.adapter import Source
-from slipway.evaluation import Contestant, evaluate
 from slipway.gate import Verdict, decide
 from slipway.gate_file import Gate
 from slipway.ledger import Json, Promotion
 from slipway.progress import Kind, ProgressEvent, emit
 from slipway.release import Step
-from slipway.results import Arm, CaseResult
-from slipway.results_io import read_results, write_results
-from slipway.services.asking import make_ask
+from slipway.results import Arm
+from slipway.results_io import read_results
+from slipway.scoreboard import Scoreboard
 from slipway.services.backends import PublishedAdapter, ServingDeployment, open_backend
+from slipway.services.evaluation_run import Entrant, Stopping, run_evaluation
 from slipway.services.workspace import open_workspace
 from slipway.suite import Suite
 from slipway.targets import Target
@@ -48,10 +47,29 @@ async def evaluate_arms(
     target: Target,
     target_name: str,
     release_id: str,
+    gate: Gate | None = None,
+    attempt: int = 1,
+    digest: str = "",
+    fresh: bool = False,
 ) -> Path:
-    """Ask candidate, champion and base every case, and record the results.
+    """Ask candidate, champion and base every case that no earlier evaluation has recorded, and record the results.
 
-    An evaluation that an earlier run of this release finished, against the same champion, is taken as it is.
+    An evaluation that an earlier run of this release finished, against the same champion and for the same gate, is
+    taken as it is; one that was cut goes on where it was.
+
+    Args:
+        suite: What to ask.
+        name: The adapter's name.
+        candidate: The adapter where the target's servers find it.
+        champion: What applications get now; None before the first.
+        deployment: Where to ask.
+        target: Its target.
+        target_name: The target's name in the ledger.
+        release_id: Whose evaluation this is.
+        gate: The evaluation ends once this gate's verdict is certain; without one every case is asked.
+        attempt: Which attempt of the candidate on this suite it is, from 1.
+        digest: Of the candidate, as its promotion would record it; empty lets its id stand for its bytes.
+        fresh: Ask again what was recorded before this flow run.
 
     Returns:
         The recorded results, one line per case and arm.
@@ -61,46 +79,63 @@ async def evaluate_arms(
     """
     workspace = open_workspace()
     path = workspace.release_directory(release_id) / RESULTS_FILE
+    run = str(flow_run.id or "")
     basis: dict[str, Json] = {
         "candidate": candidate.adapter_id,
         "champion": champion.sequence if champion else 0,
         "suite": suite.digest,
         "server": deployment.url,
+        "gate": gate.model_dump(mode="json") if gate else None,
+        "attempt": attempt,
+        "fresh": run if fresh else "",
     }
     done = workspace.ledger.release(release_id).finished(Step.EVALUATE)
     if done is not None and done.data.get("basis") == basis and _sha256(path) == done.data.get("results_sha256"):
         emit(ProgressEvent(step=Step.EVALUATE, kind=Kind.FINISHED, message="taken from the earlier run"))
         return path
+    entrants = {Arm.CANDIDATE: Entrant(adapter_id=candidate.adapter_id, source=candidate.source, digest=digest)}
+    if champion is not None:
+        entrants[Arm.CHAMPION] = Entrant(
+            adapter_id=champion.adapter_id,
+            source=Source(champion.adapter_source),
+            digest=champion.digest if digest else "",
+        )
+    entrants[Arm.BASE] = Entrant()
     with journaled(workspace.ledger, release_id, Step.EVALUATE) as note:
         backend = open_backend(target, target_name, workspace.ledger, token=await load_token(target))
-        async with backend, backend.client(deployment) as client:
-            contestants = {
-                Arm.CANDIDATE: Contestant(
-                    adapter_id=candidate.adapter_id,
-                    ask=make_ask(client, candidate.adapter_id, candidate.source, target.max_new_tokens),
-                )
-            }
-            if champion is not None:
-                contestants[Arm.CHAMPION] = Contestant(
-                    adapter_id=champion.adapter_id,
-                    ask=make_ask(client, champion.adapter_id, Source(champion.adapter_source), target.max_new_tokens),
-                )
-            contestants[Arm.BASE] = Contestant(adapter_id="", ask=make_ask(client, None, None, target.max_new_tokens))
-            async with _Progress(name, total=len(suite.cases) * len(contestants)) as progress:
-                results = await evaluate(
-                    suite, contestants, max_concurrency=target.max_concurrency, on_result=progress.count
-                )
-        write_results(path, results)
-        note.message = _summary(results, contestants)
-        note.data = {"basis": basis, "results_sha256": _sha256(path)}
+        async with backend, backend.client(deployment) as client, _Progress(name) as progress:
+            evaluation = await run_evaluation(
+                suite,
+                entrants,
+                client=client,
+                deployment=deployment,
+                target=target,
+                target_name=target_name,
+                store=workspace.answers,
+                path=path,
+                stopping=Stopping(gate=gate, has_champion=champion is not None, attempt=attempt) if gate else None,
+                run=run,
+                fresh=fresh,
+                watch=progress.watch,
+            )
+        note.message = evaluation.scoreboard.summary()
+        note.data = {
+            "basis": basis,
+            "results_sha256": _sha256(path),
+            "asked": evaluation.scoreboard.asked,
+            "reused": evaluation.scoreboard.reused,
+            "notes": list(evaluation.notes),
+        }
         return path
 
 
 @task(name="gate", task_run_name="gate-{release_id}", **LOCAL)
-async def decide_verdict(results: Path, gate: Gate, *, has_champion: bool, release_id: str) -> Verdict:
-    """Apply the gate to recorded results."""
+async def decide_verdict(
+    results: Path, gate: Gate, *, has_champion: bool, release_id: str, attempt: int = 1
+) -> Verdict:
+    """Apply the gate to recorded results; ``attempt`` as ``gate.decide`` takes it."""
     with journaled(open_workspace().ledger, release_id, Step.GATE) as note:
-        verdict = decide(read_results(results), gate, has_champion=has_champion)
+        verdict = decide(read_results(results), gate, has_champion=has_champion, attempt=attempt)
         note.message = f"{verdict.verdict}: {verdict.reasons[0] if verdict.reasons else 'every rule passed'}"
         note.data = {"verdict": verdict.verdict}
         return verdict
@@ -118,21 +153,20 @@ def recorded_results(release_id: str, digest: str) -> Path | None:
 
 
 class _Progress:
-    """Count results, for whoever watches this process and, once a second, into a Prefect progress artifact."""
+    """A Prefect progress artifact that follows the counts of an evaluation, once a second."""
 
-    def __init__(self, name: str, *, total: int) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._total = total
-        self._done = 0
-        self._answered: Counter[Arm] = Counter()
-        self._passed: Counter[Arm] = Counter()
+        self._scoreboard: Scoreboard | None = None
         self._updates: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         artifact = await acreate_progress_artifact(
-            progress=0.0, key=f"evaluating-{self._name}", description=f"Evaluation of {self._name}: cases answered"
+            progress=0.0,
+            key=f"evaluating-{self._name}",
+            description=f"Evaluation of {self._name}: nothing answered yet",
         )
-        self._updates = asyncio.create_task(self._update(artifact))
+        self._updates = asyncio.create_task(self._keep_updating(artifact))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -140,41 +174,30 @@ class _Progress:
             self._updates.cancel()
             await asyncio.gather(self._updates, return_exceptions=True)
 
-    def count(self, result: CaseResult) -> None:
-        """Take one result into account."""
-        self._done += 1
-        if result.error is None:
-            self._answered[result.arm] += 1
-            self._passed[result.arm] += bool(result.passed)
-        emit(
-            ProgressEvent(
-                step=Step.EVALUATE, kind=Kind.ADVANCED, message=self._rates(), done=self._done, total=self._total
-            )
-        )
+    def watch(self, scoreboard: Scoreboard) -> None:
+        """Follow these counts from now on."""
+        self._scoreboard = scoreboard
 
-    def _rates(self) -> str:
-        return ", ".join(f"{arm} {self._passed[arm] / count:.0%}" for arm, count in sorted(self._answered.items()))
-
-    async def _update(self, artifact: UUID) -> None:
+    async def _keep_updating(self, artifact: UUID) -> None:
         shown = -1
         try:
             while True:
                 await asyncio.sleep(UPDATE_SECONDS)
-                if self._done != shown:
-                    shown = self._done
-                    await aupdate_progress_artifact(artifact, 100.0 * shown / self._total)
+                if self._scoreboard is not None and self._scoreboard.done != shown:
+                    shown = self._scoreboard.done
+                    await self._update(artifact)
         finally:
-            await asyncio.shield(aupdate_progress_artifact(artifact, 100.0 * self._done / self._total))
+            await asyncio.shield(self._update(artifact))
 
-
-def _summary(results: list[CaseResult], contestants: Mapping[Arm, Contestant]) -> str:
-    parts = []
-    for arm in contestants:
-        answered = [result for result in results if result.arm is arm and result.error is None]
-        passed = sum(bool(result.passed) for result in answered)
-        missing = sum(result.arm is arm for result in results) - len(answered)
-        parts.append(f"{arm} {passed}/{len(answered)}" + (f" ({missing} missing)" if missing else ""))
-    return ", ".join(parts)
+    async def _update(self, artifact: UUID) -> None:
+        board = self._scoreboard
+        if board is None:
+            return
+        share = board.done / board.total if board.total else 1.0
+        description = (
+            f"Evaluation of {self._name}: {board.done} of {board.total}. Pass rates so far: {board.describe()}"
+        )
+        await aupdate_progress_artifact(artifact, progress=100.0 * share, description=description)
 
 
 def _sha256(path: Path) -> str:

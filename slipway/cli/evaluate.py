@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
 
 from slipway.adapter import Source
-from slipway.cli.output import print_json, require_writable, stderr, stdout, write_text
-from slipway.cli.release_view import watching
+from slipway.cli.evaluation_display import showing_evaluation
+from slipway.cli.output import print_json, printable, require_writable, stderr, stdout, write_text
 from slipway.cli.results_view import print_results, results_document, results_exit_code
 from slipway.configs import ConfigKind, find_config
 from slipway.errors import ConfigurationError
-from slipway.evaluation import Contestant
-from slipway.evaluation import evaluate as run_suite
+from slipway.gate_file import Gate, load_gate
 from slipway.junit import junit_xml
-from slipway.progress import Kind, ProgressEvent, emit
-from slipway.results import Arm, CaseResult
-from slipway.results_io import write_results
-from slipway.services.asking import make_ask
+from slipway.power import design_notes
+from slipway.results import Arm
+from slipway.scoreboard import Scoreboard
 from slipway.services.backends import open_backend
-from slipway.services.lorax import LoraxClient
-from slipway.services.workspace import open_workspace
-from slipway.suite import load_suite
+from slipway.services.evaluation_run import Entrant, Evaluation, Stopping, run_evaluation
+from slipway.services.workspace import Workspace, open_workspace
+from slipway.suite import Suite, load_suite
 from slipway.targets import Target, TargetKind, load_target
 
 __all__ = ["evaluate"]
@@ -37,12 +39,15 @@ async def evaluate(
     adapter: str,
     against: str | None = None,
     base: str | None = None,
+    gate: str | None = None,
+    fresh: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
     junit: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Run a suite on a live adapter and on its base; promotes nothing, deploys nothing.
 
+    Answers are recorded as they come, and what is recorded is not asked again: a run that was cut goes on where it was.
     Exits 1 when the adapter failed a case, 3 when an answer is missing.
 
     Args:
@@ -51,45 +56,89 @@ async def evaluate(
         adapter: The adapter's id on the target, such as support/4.
         against: Another adapter's id, taken as the champion.
         base: The base model, where the target serves several.
-        out: Where to write the recorded results (JSONL).
+        gate: Name or path of a gate file: says beforehand what the suite can show, and stops once its verdict is
+            certain. `slipway gate` decides.
+        fresh: Ask every case again, also what an earlier evaluation recorded.
+        out: Where to write the recorded results (JSONL); it grows as they come.
         junit: Where to write JUnit XML.
         as_json: Print one JSON document on stdout.
     """
-    cases = load_suite(find_config(ConfigKind.SUITE, suite))
-    require_writable(out, junit)
     target_file = find_config(ConfigKind.TARGET, target)
     where = load_target(target_file)
-    backend = open_backend(where, target_file.stem, open_workspace().ledger)
-    async with backend:
-        deployment = await backend.attach(_base(where, target_file.stem, base))
-        async with backend.client(deployment) as client:
-            contestants = {Arm.CANDIDATE: _contestant(client, where, adapter)}
-            if against is not None:
-                contestants[Arm.CHAMPION] = _contestant(client, where, against)
-            contestants[Arm.BASE] = Contestant(adapter_id="", ask=make_ask(client, None, None, where.max_new_tokens))
-            total, done = len(cases.cases) * len(contestants), 0
-
-            def count(_: CaseResult) -> None:
-                nonlocal done
-                done += 1
-                emit(ProgressEvent(step="evaluate", kind=Kind.ADVANCED, done=done, total=total))
-
-            with watching(stderr()):
-                results = await run_suite(cases, contestants, max_concurrency=where.max_concurrency, on_result=count)
-    if out is not None:
-        write_results(out, results)
+    cases = load_suite(find_config(ConfigKind.SUITE, suite), judge=where.judge)
+    rules = None if gate is None else load_gate(find_config(ConfigKind.GATE, gate))
+    require_writable(out, junit)
+    console = stderr()
+    _print_notes(console, cases, rules, has_champion=against is not None)
+    entrants = {Arm.CANDIDATE: _entrant(where, adapter)}
+    if against is not None:
+        entrants[Arm.CHAMPION] = _entrant(where, against)
+    entrants[Arm.BASE] = Entrant()
+    stopping = None if rules is None else Stopping(gate=rules, has_champion=against is not None)
+    done = await _run(
+        cases,
+        entrants,
+        where=where,
+        name=target_file.stem,
+        base=base,
+        stopping=stopping,
+        fresh=fresh,
+        out=out,
+        workspace=open_workspace(),
+    )
+    results = done.results
     if junit is not None:
         write_text(junit, junit_xml(cases.description or suite, results))
+    _print_end(console, done)
     if as_json:
-        print_json(results_document(results))
+        print_json(results_document(results, cases.unsupported))
     else:
-        print_results(stdout(), results)
+        print_results(stdout(), results, cases.unsupported)
     return results_exit_code(results)
 
 
-def _contestant(client: LoraxClient, target: Target, adapter_id: str) -> Contestant:
+async def _run(
+    suite: Suite,
+    entrants: dict[Arm, Entrant],
+    *,
+    where: Target,
+    name: str,
+    base: str | None,
+    stopping: Stopping | None,
+    fresh: bool,
+    out: Path | None,
+    workspace: Workspace,
+) -> Evaluation:
+    backend = open_backend(where, name, workspace.ledger)
+    boards: list[Scoreboard] = []
+    console = stderr()
+    async with backend:
+        deployment = await backend.attach(_base(where, name, base))
+        try:
+            async with backend.client(deployment) as client:
+                with showing_evaluation(console):
+                    return await run_evaluation(
+                        suite,
+                        entrants,
+                        client=client,
+                        deployment=deployment,
+                        target=where,
+                        target_name=name,
+                        store=workspace.answers,
+                        path=out,
+                        stopping=stopping,
+                        fresh=fresh,
+                        watch=boards.append,
+                    )
+        except asyncio.CancelledError:
+            if boards:
+                _print_cut(console, boards[-1], out)
+            raise
+
+
+def _entrant(target: Target, adapter_id: str) -> Entrant:
     source = Source(target.handover.source) if target.kind is TargetKind.LORAX else Source.PBASE
-    return Contestant(adapter_id=adapter_id, ask=make_ask(client, adapter_id, source, target.max_new_tokens))
+    return Entrant(adapter_id=adapter_id, source=source)
 
 
 def _base(target: Target, name: str, asked: str | None) -> str:
@@ -105,3 +154,40 @@ def _base(target: Target, name: str, asked: str | None) -> str:
             f"target {name} serves several base models.", fix=f"Say which with --base: {', '.join(target.bases)}."
         )
     return next(iter(target.bases))
+
+
+def _print_notes(console: Console, suite: Suite, gate: Gate | None, *, has_champion: bool) -> None:
+    """Say, before a token is spent, what was read differently than it may look, and what the gate will be able to see."""
+    for note in suite.notes:
+        console.print(f"[dim]note: {escape(printable(note))}[/]", soft_wrap=True)
+    if gate is None:
+        return
+    sizes: Counter[str | None] = Counter(tag for case in suite.cases for tag in case.tags)
+    sizes[None] = len(suite.cases)
+    for planned in design_notes(sizes, gate, has_champion=has_champion):
+        style = "yellow" if planned.is_blind else "dim"
+        console.print(f"[{style}]{escape(printable(planned.sentence))}[/]", soft_wrap=True)
+
+
+def _print_end(console: Console, done: Evaluation) -> None:
+    board = done.scoreboard
+    for note in done.notes:
+        console.print(f"[dim]note: {escape(printable(note))}[/]", soft_wrap=True)
+    if board.reused:
+        console.print(
+            f"{board.asked} answers asked for, {board.reused} reused from earlier evaluations (--fresh asks again)",
+            soft_wrap=True,
+        )
+    stopped = next((result.error for result in done.results if result.not_asked), None)
+    if stopped:
+        console.print(escape(printable(stopped)), soft_wrap=True)
+
+
+def _print_cut(console: Console, board: Scoreboard, out: Path | None) -> None:
+    place = f", in {out}" if out is not None else ""
+    console.print(
+        escape(
+            f"cut: {board.done} of {board.total} results are recorded{place}; the same command asks only for the rest"
+        ),
+        soft_wrap=True,
+    )

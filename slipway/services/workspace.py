@@ -11,6 +11,7 @@ from slipway.home import Home, resolve_home
 from slipway.services.store import BundleStore
 
 if TYPE_CHECKING:
+    from slipway.services.answer_store import AnswerStore
     from slipway.services.ledger_store import Ledger
 
 __all__ = ["Workspace", "open_store", "open_workspace"]
@@ -32,6 +33,13 @@ class Workspace:
     def store(self) -> BundleStore:
         """The content-addressed store of bundles."""
         return BundleStore(root=self.home.bundles)
+
+    @property
+    def answers(self) -> AnswerStore:
+        """What models have answered."""
+        from slipway.services.answer_store import AnswerStore  # noqa: PLC0415  # `slipway inspect` needs no checks
+
+        return AnswerStore(self.home.answers)
 
     def release_directory(self, release_id: str) -> Path:
         """Where a release keeps its results and report; made when asked for."""
