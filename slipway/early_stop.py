@@ -1,0 +1,122 @@
+"""When an evaluation may end before every case was asked.
+
+Completes what was answered so far with lines for the cases not asked yet, and lets the gate decide on that: a promotion
+or a hold that stands already is not worth another prompt. What may be concluded from an incomplete record is the gate's
+to know; here is only when to look, since a look can cost a bootstrap, and what to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+from slipway.evidence import align
+from slipway.gate import Decision, Verdict, decide
+from slipway.gate_file import EarlyStop as EarlyStopRule
+from slipway.gate_file import Gate
+from slipway.gate_prospects import prospects_of
+from slipway.gate_rules import DecidedBy, Outcome
+from slipway.results import Arm, CaseResult
+from slipway.suite import Case
+
+__all__ = ["EarlyStop", "asking_order"]
+
+_LOOKS = 20
+"""At most about so many, whatever the size of the suite."""
+_FEWEST_BETWEEN_LOOKS = 5
+
+
+def asking_order(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Order cases as if drawn at random, and always alike: by the digest of their group, or of their id without one.
+
+    The always-valid bound takes the first cases for a sample of all. Suites are written topic by topic, so they have to
+    be asked in an order that has nothing to do with what they ask. Cases of one group stay together.
+    """
+    return tuple(sorted(cases, key=lambda case: hashlib.sha256((case.group or case.id).encode()).digest()))
+
+
+class EarlyStop:
+    """Tells, as answers come in, whether the verdict stands; to be called with growing prefixes of the suite.
+
+    It looks when a rule comes within reach of being settled, and from then on every 5 % of the cases.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        cases: Sequence[Case],
+        arms: Sequence[Arm],
+        *,
+        has_champion: bool | None = None,
+        attempt: int = 1,
+        every: int | None = None,
+    ) -> None:
+        """Prepare for one evaluation.
+
+        Args:
+            gate: The rules; ``early_stop`` among them says whether only certainty ends the evaluation.
+            cases: The whole suite, in the order in which it is asked.
+            arms: Who is asked.
+            has_champion: As for ``decide``.
+            attempt: As for ``decide``.
+            every: Cases between two looks; by default a twentieth of the suite, at least 5.
+        """
+        self._gate = gate
+        self._cases = cases
+        self._arms = arms
+        self._has_champion = has_champion
+        self._attempt = attempt
+        self._every = every or max(_FEWEST_BETWEEN_LOOKS, math.ceil(len(cases) / _LOOKS))
+        self._prospects, self._is_promotable = prospects_of(gate, cases, arms, has_champion=has_champion)
+        self._read = 0
+        self._answered = 0
+        self._next_look = 0
+        self._within_reach: frozenset[str] = frozenset()
+
+    def __call__(self, results: Sequence[CaseResult]) -> str | None:
+        """Give the reason to stop, or None.
+
+        Args:
+            results: Those of the first cases of the suite, every arm's, case by case; each call's begin with the last
+                one's.
+        """
+        fresh = align(results[self._read :])
+        self._read = len(results)
+        self._answered += len(fresh.cases)
+        for prospect in self._prospects:
+            prospect.read(fresh)
+        if not self._gate.min_cases <= self._answered < len(self._cases) or not self._is_time_to_look():
+            return None
+        self._next_look = self._answered + self._every
+        lines = [*results, *self._not_asked()]
+        verdict = decide(lines, self._gate, has_champion=self._has_champion, attempt=self._attempt)
+        return None if verdict.verdict is Decision.INCONCLUSIVE else _reason(verdict)
+
+    def _is_time_to_look(self) -> bool:
+        if not self._prospects:
+            return False
+        within_reach = frozenset(prospect.name for prospect in self._prospects if prospect.may_fail)
+        if self._is_promotable and all(prospect.may_pass for prospect in self._prospects):
+            within_reach |= {Decision.PROMOTE}
+        is_news, self._within_reach = within_reach != self._within_reach, within_reach
+        if self._gate.early_stop is EarlyStopRule.SEQUENTIAL:
+            return is_news or self._answered >= self._next_look
+        return bool(within_reach) and (is_news or self._answered >= self._next_look)
+
+    def _not_asked(self) -> list[CaseResult]:
+        return [
+            CaseResult(case=case.id, arm=arm, tags=case.tags, group=case.group, error="not asked", not_asked=True)
+            for case in self._cases[self._answered :]
+            for arm in self._arms
+        ]
+
+
+def _reason(verdict: Verdict) -> str:
+    """Say what settled it, as every line of a case that is not asked will say."""
+    is_certain = verdict.decided_by is not DecidedBy.SEQUENTIAL
+    grounds = (
+        "no answer still to come can change the verdict" if is_certain else "settled early by the always-valid bound"
+    )
+    failed = [rule.rule for rule in verdict.rules if rule.outcome is Outcome.FAIL]
+    return f"{grounds} ({verdict.verdict}): {', '.join(failed) or 'every rule passes'}"

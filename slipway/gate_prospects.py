@@ -1,0 +1,137 @@
+"""How far each rule of a gate still is from being settled, as answers come in: quick to know, and never too far.
+
+Asking the gate costs tests and intervals; this costs an addition for each answer. An interval holds its estimate, so a
+rule cannot fail for certain before even the best answers would leave the estimate on the wrong side of the limit, nor
+pass before even the worst would leave it on the right one. Knows what a rule averages, not how the mean is bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slipway.evidence import Evidence
+from slipway.gate_file import EarlyStop, Gate, Measure, Metric, NonInferiority, Requirement, Superiority, is_share
+from slipway.gate_requirements import QUANTILES
+from slipway.results import Arm
+from slipway.suite import Case
+
+__all__ = ["Prospect", "prospects_of"]
+
+_SLACK = 1e-9
+
+
+@dataclass(kw_only=True)
+class Prospect:
+    """What the answers so far leave open for the mean that a rule is about.
+
+    Attributes:
+        name: The rule's.
+        metric: What is averaged; of a percentile of latency the share within the limit.
+        other: The arm to subtract, if any.
+        tag: Of the cases that count.
+        within_ms: For latencies, what turns them into 0 or 1.
+        limit: Of the mean.
+        is_floor: Whether the mean must be above it.
+        open: Cases that count and were not answered yet.
+        known: Cases with a value.
+        total: The sum of their values.
+    """
+
+    name: str
+    metric: Measure
+    other: Arm | None = None
+    tag: str | None = None
+    within_ms: float | None = None
+    limit: float
+    is_floor: bool = True
+    open: int
+    known: int = 0
+    total: float = 0.0
+
+    def read(self, fresh: Evidence) -> None:
+        """Take in the answers to further cases."""
+        for case in fresh.tagged(self.tag):
+            self.open -= 1
+            value = self._value(fresh, Arm.CANDIDATE, case)
+            reference = self._value(fresh, self.other, case) if self.other else 0.0
+            if value is not None and reference is not None:
+                self.known += 1
+                self.total += value - reference
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether the rule may have failed for certain: even the best answers leave the mean on the wrong side."""
+        least, most = self._range()
+        return most < self.limit - _SLACK if self.is_floor else least > self.limit + _SLACK
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the rule may have passed for certain: even the worst answers leave the mean on the right side."""
+        least, most = self._range()
+        return least >= self.limit - _SLACK if self.is_floor else most <= self.limit + _SLACK
+
+    def _value(self, fresh: Evidence, arm: Arm, case: str) -> float | None:
+        value = fresh.value(arm, case, self.metric)
+        return value if value is None or self.within_ms is None else float(value <= self.within_ms)
+
+    def _range(self) -> tuple[float, float]:
+        n = self.known + self.open
+        if n == 0:
+            return -math.inf, math.inf
+        return (self.total - self.open * bool(self.other)) / n, (self.total + self.open) / n
+
+
+def prospects_of(
+    gate: Gate, cases: Sequence[Case], arms: Sequence[Arm], *, has_champion: bool | None
+) -> tuple[list[Prospect], bool]:
+    """List the rules that can be settled before the last answer, and say whether these are all.
+
+    A mean of latencies or costs, or their ratio, can turn with any answer. A graded score, or one of cases that share a
+    source, takes a bootstrap, of which nothing is certain but what the always-valid bound says.
+    """
+    against = gate.against
+    is_first = not has_champion and Arm.CHAMPION not in arms
+    comparisons: list[tuple[Arm, NonInferiority | Superiority]] = []
+    if against.champion is not None and not is_first:
+        comparisons.append((Arm.CHAMPION, against.champion))
+    if against.base is not None:
+        comparisons.append((Arm.BASE, against.base))
+    is_clustered = max(Counter(case.group for case in cases if case.group is not None).values(), default=1) > 1
+    has_bound = gate.early_stop is EarlyStop.SEQUENTIAL
+
+    def is_countable(metric: Measure) -> bool:
+        return not is_clustered and is_share(metric) and (has_bound or metric == Metric.PASS_RATE)
+
+    prospects = [
+        Prospect(name=rule.name, metric=rule.metric, other=arm, limit=rule.limit, open=len(cases))
+        for arm, rule in comparisons
+        if is_countable(rule.metric)
+    ]
+    prospects += [
+        _of_requirement(rule, cases)
+        for rule in gate.require
+        if rule.metric in QUANTILES or _is_absolute(rule) or is_countable(rule.metric)
+    ]
+    has_ratios = against.latency is not None or against.cost is not None
+    return prospects, not has_ratios and len(prospects) == len(comparisons) + len(gate.require)
+
+
+def _is_absolute(rule: Requirement) -> bool:
+    """Whether one exception fails it, however its cases hang together."""
+    return is_share(rule.metric) and (rule.at_least == 1.0 or rule.at_most == 0.0)
+
+
+def _of_requirement(rule: Requirement, cases: Sequence[Case]) -> Prospect:
+    open_cases = sum(rule.tag is None or rule.tag in case.tags for case in cases)
+    if rule.metric in QUANTILES:
+        limit = QUANTILES[Metric(rule.metric)]
+        return Prospect(
+            name=rule.name, metric=rule.metric, tag=rule.tag, within_ms=rule.bound, limit=limit, open=open_cases
+        )
+    is_floor = rule.at_least is not None
+    return Prospect(
+        name=rule.name, metric=rule.metric, tag=rule.tag, limit=rule.bound, is_floor=is_floor, open=open_cases
+    )
