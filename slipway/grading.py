@@ -1,86 +1,166 @@
-"""Turn outputs into recorded results: one fresh from a server, or a file of them, for which no model is asked."""
+"""Turn recorded outputs into results: a file of them is graded against a suite, and no model is asked for an answer."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.checks import Subject, grade
-from slipway.errors import ConfigFileError
+from slipway.checks import Grade, Judge, Subject, grade, grade_judged, is_judged
+from slipway.errors import ConfigFileError, ServiceError
 from slipway.results import Arm, CaseResult
 from slipway.results_io import RecordedOutput, read_outputs
 from slipway.suite import Case, Suite
 
-__all__ = ["grade_case", "grade_outputs"]
+__all__ = ["grade_answer", "grade_case", "grade_outputs", "is_case_judged", "judge_outputs"]
+
+Redact = Callable[[str], str]
+"""Masks what is private in a text."""
 
 
-def grade_case(
-    case: Case,
-    *,
-    arm: Arm,
-    output: str,
-    latency_ms: float | None,
-    adapter_id: str = "",
-    prompt_tokens: int | None = None,
-    generated_tokens: int | None = None,
-) -> CaseResult:
-    """Grade one arm's output of one case and record it."""
-    subject = Subject(output=output, prompt=case.prompt, vars=case.vars, latency_ms=latency_ms)
-    verdict = grade(case.checks, subject, threshold=case.threshold)
-    return CaseResult(
-        case=case.id,
-        arm=arm,
-        adapter_id=adapter_id,
-        output=output,
-        passed=verdict.passed,
-        score=verdict.score,
-        tags=case.tags,
-        group=case.group,
-        checks=verdict.checks,
-        latency_ms=latency_ms,
-        prompt_tokens=prompt_tokens,
-        generated_tokens=generated_tokens,
-        error=verdict.error,
-    )
+def is_case_judged(case: Case) -> bool:
+    """Whether a judge must be asked to grade an answer to the case."""
+    return any(map(is_judged, case.checks))
 
 
-def grade_outputs(suite: Suite, path: Path | str, *, arm: Arm = Arm.CANDIDATE) -> list[CaseResult]:
-    """Grade a file of recorded outputs, one result for each case in the suite's order.
+def grade_case(case: Case, subject: Subject) -> Grade:
+    """Grade one answer to a case for which no judge is needed."""
+    return grade(case.checks, subject, threshold=case.threshold, transform=case.transform)
+
+
+async def grade_answer(case: Case, subject: Subject, judge: Judge | None) -> Grade:
+    """Grade one answer to a case, with a judge where one is needed.
+
+    A judge that does not answer is the instrument's fault: the grade says so in ``error``, and the case is missing.
+    """
+    if judge is None or not is_case_judged(case):
+        return grade_case(case, subject)
+    try:
+        return await grade_judged(case.checks, subject, judge, threshold=case.threshold, transform=case.transform)
+    except ServiceError as error:
+        return Grade(passed=None, score=None, error=f"the judge did not answer: {error}")
+
+
+def grade_outputs(
+    suite: Suite, path: Path | str, *, arm: Arm = Arm.CANDIDATE, redact: Redact | None = None
+) -> list[CaseResult]:
+    """Grade a file of recorded outputs, one result for each case in the suite's order; asks no judge.
 
     A case without a recorded output is missing, not failed.
 
     Args:
-        suite: Expanded; ``test`` of an output is the 0-based index of its case.
-        path: JSONL, one ``{"test": 0, "output": "..", "latency_ms": 12.0}`` a line, in any order.
+        suite: Expanded, without a judge; ``test`` of an output is the 0-based index of its case.
+        path: JSONL, one ``{"test": 0, "output": "..", "latency_ms": 12.0}`` a line, in any order; see
+            ``RecordedOutput`` for what more it may tell.
         arm: Under which arm to record the results.
+        redact: Applied to outputs, reasons and errors, after grading; None leaves them.
 
     Raises:
         ConfigFileError: A bad line, an index that the suite does not have, or two outputs for one case.
     """
-    by_case: dict[int, RecordedOutput] = {}
-    for output in read_outputs(path):
-        if output.test >= len(suite.cases):
+    return [
+        _result(answered, grade_case(answered.case, answered.subject), arm, redact)
+        if answered.output is not None
+        else _missing(answered.case, arm)
+        for answered in _paired(suite, path)
+    ]
+
+
+async def judge_outputs(
+    suite: Suite, path: Path | str, judge: Judge, *, arm: Arm = Arm.CANDIDATE, redact: Redact | None = None
+) -> list[CaseResult]:
+    """Do as ``grade_outputs``, and ask the judge for the checks that need it, several answers at once."""
+    answers = list(_paired(suite, path))
+    free = asyncio.Semaphore(judge.settings.max_concurrency)
+
+    async def result_of(answered: _Answered) -> CaseResult:
+        if answered.output is None:
+            return _missing(answered.case, arm)
+        async with free:
+            verdict = await grade_answer(answered.case, answered.subject, judge)
+        return _result(answered, verdict, arm, redact)
+
+    return list(await asyncio.gather(*map(result_of, answers)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answered:
+    case: Case
+    output: RecordedOutput | None
+
+    @property
+    def subject(self) -> Subject:
+        recorded = self.output
+        if recorded is None:
+            raise TypeError("there is nothing to grade")
+        return Subject(
+            output=recorded.output,
+            prompt=self.case.prompt,
+            vars=self.case.vars,
+            latency_ms=recorded.latency_ms,
+            cost_usd=recorded.cost_usd,
+            finish_reason=recorded.finish_reason,
+            logprobs=recorded.logprobs,
+            prompt_tokens=recorded.prompt_tokens,
+            generated_tokens=recorded.generated_tokens,
+        )
+
+
+def _paired(suite: Suite, path: Path | str) -> Iterator[_Answered]:
+    by_case = _by_case(read_outputs(path), len(suite.cases), path)
+    for index, case in enumerate(suite.cases):
+        yield _Answered(case=case, output=by_case.get(index))
+
+
+def _by_case(outputs: Sequence[RecordedOutput], cases: int, path: Path | str) -> dict[int, RecordedOutput]:
+    found: dict[int, RecordedOutput] = {}
+    for output in outputs:
+        if output.test >= cases:
             raise ConfigFileError(
-                f"there is no test {output.test}: the suite has {len(suite.cases)} cases.",
+                f"there is no test {output.test}: the suite has {cases} cases.",
                 file=path,
                 line=output.line,
                 key="test",
-                fix=f"Write 0 to {len(suite.cases) - 1}.",
+                fix=f"Write 0 to {cases - 1}.",
             )
-        if output.test in by_case:
+        if output.test in found:
             raise ConfigFileError(
-                f"test {output.test} already has an output at line {by_case[output.test].line}.",
+                f"test {output.test} already has an output at line {found[output.test].line}.",
                 file=path,
                 line=output.line,
                 key="test",
                 fix="Keep one line for each test.",
             )
-        by_case[output.test] = output
-    results = []
-    for index, case in enumerate(suite.cases):
-        recorded = by_case.get(index)
-        if recorded is None:
-            missing = CaseResult(case=case.id, arm=arm, tags=case.tags, group=case.group, error="no recorded output")
-            results.append(missing)
-        else:
-            results.append(grade_case(case, arm=arm, output=recorded.output, latency_ms=recorded.latency_ms))
-    return results
+        found[output.test] = output
+    return found
+
+
+def _missing(case: Case, arm: Arm) -> CaseResult:
+    return CaseResult(case=case.id, arm=arm, tags=case.tags, group=case.group, error="no recorded output")
+
+
+def _result(answered: _Answered, verdict: Grade, arm: Arm, redact: Redact | None) -> CaseResult:
+    case, subject = answered.case, answered.subject
+    output, checks, error = subject.output, verdict.checks, verdict.error
+    if redact is not None:
+        output, error = redact(output), error and redact(error)
+        checks = tuple(check.model_copy(update={"reason": redact(check.reason)}) for check in checks)
+    return CaseResult(
+        case=case.id,
+        arm=arm,
+        output=output,
+        passed=verdict.passed,
+        score=verdict.score,
+        tags=case.tags,
+        group=case.group,
+        checks=checks,
+        metrics=dict(verdict.metrics),
+        latency_ms=subject.latency_ms,
+        prompt_tokens=subject.prompt_tokens,
+        generated_tokens=subject.generated_tokens,
+        finish_reason=subject.finish_reason,
+        cost_usd=subject.cost_usd,
+        redacted=output != subject.output,
+        error=error,
+    )

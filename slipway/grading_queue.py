@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from slipway.answers import Answer
-from slipway.checks import Grade, Judge, grade, grade_judged, is_judged
-from slipway.errors import ServiceError
+from slipway.checks import Grade, Judge
+from slipway.grading import grade_answer, grade_case, is_case_judged
 from slipway.recording import Recorder, subject_of
 from slipway.results import Arm, CaseResult
 from slipway.suite import Case
@@ -58,14 +58,11 @@ class GradingQueue:
 
     def is_immediate(self, case: Case) -> bool:
         """Whether no judge must be asked for the case."""
-        return self._judge is None or not any(map(is_judged, case.checks))
+        return self._judge is None or not is_case_judged(case)
 
     def grade(self, item: Answered) -> None:
         """Grade an answer whose case ``is_immediate``."""
-        verdict = grade(
-            item.case.checks, subject_of(item.case, item.answer, item.cost_usd), threshold=item.case.threshold
-        )
-        self._finish(item, verdict)
+        self._finish(item, grade_case(item.case, subject_of(item.case, item.answer, item.cost_usd)))
 
     async def put(self, item: Answered) -> None:
         """Leave an answer to the judge; waits while too many are waiting."""
@@ -76,23 +73,14 @@ class GradingQueue:
         while True:
             item = await self._queue.get()
             try:
-                self._finish(item, await self._judged(item))
+                subject = subject_of(item.case, item.answer, item.cost_usd)
+                self._finish(item, await grade_answer(item.case, subject, self._judge))
             finally:
                 self._queue.task_done()
 
     async def join(self) -> None:
         """Wait until every answer is graded."""
         await self._queue.join()
-
-    async def _judged(self, item: Answered) -> Grade:
-        if self._judge is None:
-            raise TypeError("there is no judge to put answers to")
-        case = item.case
-        subject = subject_of(case, item.answer, item.cost_usd)
-        try:
-            return await grade_judged(case.checks, subject, self._judge, threshold=case.threshold)
-        except ServiceError as error:
-            return Grade(passed=None, score=None, error=f"the judge did not answer: {error}")
 
     def _finish(self, item: Answered, verdict: Grade) -> None:
         result = self._recorder.graded(

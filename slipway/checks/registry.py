@@ -291,7 +291,7 @@ def assess(check: Check, subject: Subject) -> Graded:
     """
     function = _KINDS[check.base_type].assess
     if function is None:
-        raise TypeError(f"{check.type} needs a judge: use assess_judged")
+        raise InapplicableCheckError("a model must judge it, and none was given")
     return function(check, subject)
 
 

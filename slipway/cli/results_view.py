@@ -1,4 +1,4 @@
-"""Show recorded results: pass rates per arm, then what the candidate failed."""
+"""Show recorded results: pass rates per arm, how many checks were applied, then what the candidate failed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from rich.console import Console
 from rich.markup import escape
 
 from slipway.cli.output import printable
+from slipway.coverage import measure_coverage
 from slipway.results import Arm, CaseResult
+from slipway.suite import UnsupportedAssertion
 
 __all__ = ["print_results", "results_document", "results_exit_code"]
 
 SHOWN_FAILURES = 10
+SHOWN_PLACES = 3
 
 
-def print_results(console: Console, results: Sequence[CaseResult]) -> None:
-    """Print the rates, and the first failures with their reasons."""
+def print_results(
+    console: Console, results: Sequence[CaseResult], unsupported: Sequence[UnsupportedAssertion] = ()
+) -> None:
+    """Print the rates, the coverage, and the first failures with their reasons.
+
+    Args:
+        console: Where.
+        results: Of all arms.
+        unsupported: The suite's assertions that are never applied, to say where they are written.
+    """
     for arm in Arm:
         of_arm = [result for result in results if result.arm is arm]
         if not of_arm:
@@ -26,14 +37,33 @@ def print_results(console: Console, results: Sequence[CaseResult]) -> None:
         rate = f"{passed / len(answered):.1%}" if answered else "no answers"
         missing = f", {len(of_arm) - len(answered)} missing" if len(answered) < len(of_arm) else ""
         console.print(f"{arm:<10} {passed}/{len(answered)} passed ({rate}{missing})")
+    _print_coverage(console, results, unsupported)
     failed = [result for result in results if result.arm is Arm.CANDIDATE and result.passed is False]
     for result in failed[:SHOWN_FAILURES]:
-        why = next((check.reason for check in result.checks if not check.passed), "")
+        why = next((check.reason for check in result.checks if check.passed is False and check.reason), "")
         shown = printable(f"{result.case}: {why or repr(result.output)}")
         console.print(f"  [red]✗[/] {escape(shown)}", soft_wrap=True)
     if len(failed) > SHOWN_FAILURES:
         console.print(f"  ... and {len(failed) - SHOWN_FAILURES} more")
     _print_missing(console, results)
+
+
+def _print_coverage(
+    console: Console, results: Sequence[CaseResult], unsupported: Sequence[UnsupportedAssertion]
+) -> None:
+    """Say what was not applied: it neither passed nor failed, and nobody should think that it did."""
+    coverage = measure_coverage(results)
+    if not coverage.not_applied:
+        return
+    named = []
+    for kind, count in coverage.not_applied.items():
+        found = list(dict.fromkeys(entry.where for entry in unsupported if entry.type == kind and entry.where))
+        places = ", ".join(found[:SHOWN_PLACES]) + (", ..." if len(found) > SHOWN_PLACES else "")
+        named.append(f"{kind} {count}" + (f" ({places})" if places else ""))
+    shown = printable(f"coverage {coverage.share:.1%} of {coverage.total} checks; not applied: {', '.join(named)}")
+    console.print(f"[yellow]{escape(shown)}[/]", soft_wrap=True)
+    for reason in dict.fromkeys(f"{entry.type}: {entry.reason}" for entry in unsupported):
+        console.print(f"  [yellow]-[/] {escape(printable(reason))}", soft_wrap=True)
 
 
 def _print_missing(console: Console, results: Sequence[CaseResult]) -> None:
@@ -50,14 +80,39 @@ def _print_missing(console: Console, results: Sequence[CaseResult]) -> None:
         console.print(f"  ... and {len(causes) - SHOWN_FAILURES} more causes")
 
 
-def results_document(results: Sequence[CaseResult]) -> list[dict[str, object]]:
-    """For ``--json``: the lines of a results file, as a list."""
-    return [result.model_dump(mode="json") for result in results]
+def results_document(
+    results: Sequence[CaseResult], unsupported: Sequence[UnsupportedAssertion] = ()
+) -> dict[str, object]:
+    """For ``--json``: counts by arm, the coverage, what is not supported, and the lines of a results file."""
+    coverage = measure_coverage(results)
+    return {
+        "arms": {arm.value: _counts(results, arm) for arm in Arm if any(result.arm is arm for result in results)},
+        "coverage": coverage.share,
+        "checks": coverage.total,
+        "unsupported": [
+            {"type": entry.type, "where": entry.where, "reason": entry.reason, "cases": entry.cases}
+            for entry in unsupported
+        ],
+        "results": [result.model_dump(mode="json") for result in results],
+    }
+
+
+def _counts(results: Sequence[CaseResult], arm: Arm) -> dict[str, object]:
+    of_arm = [result for result in results if result.arm is arm]
+    answered = [result for result in of_arm if result.error is None]
+    passed = sum(bool(result.passed) for result in answered)
+    return {
+        "cases": len(of_arm),
+        "answered": len(answered),
+        "passed": passed,
+        "pass_rate": passed / len(answered) if answered else None,
+    }
 
 
 def results_exit_code(results: Sequence[CaseResult]) -> int:
-    """1 when the candidate failed a case, 3 when nothing failed but answers are missing, else 0."""
+    """1 when the candidate failed a case; 3 when none failed, but answers are missing or checks not applied; else 0."""
     candidate = [result for result in results if result.arm is Arm.CANDIDATE]
     if any(result.passed is False for result in candidate):
         return 1
-    return 3 if not candidate or any(result.error is not None for result in candidate) else 0
+    is_known = candidate and all(result.error is None for result in candidate)
+    return 0 if is_known and not measure_coverage(candidate).not_applied else 3

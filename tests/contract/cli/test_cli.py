@@ -35,6 +35,13 @@ CASE_KEYS = {
     "prompt_tokens",
     "generated_tokens",
     "error",
+    "metrics",
+    "timing",
+    "finish_reason",
+    "cost_usd",
+    "session",
+    "redacted",
+    "not_asked",
 }
 OUTCOME_KEYS = {
     "release",
@@ -197,14 +204,18 @@ def test_grade_prints_one_result_per_case(graded_desk):
     ran = graded_desk.run("grade", "suite.yaml", outputs(graded_desk, "A", "abc", "nope"), "--json")
     assert ran.code == 1
     assert ran.err == ""
-    assert [set(result) for result in ran.document] == [CASE_KEYS] * 3
-    assert [(result["case"], result["passed"]) for result in ran.document] == [
+    assert set(ran.document) == {"arms", "coverage", "checks", "unsupported", "results"}
+    assert ran.document["arms"] == {"candidate": {"cases": 3, "answered": 3, "passed": 2, "pass_rate": 2 / 3}}
+    assert (ran.document["coverage"], ran.document["unsupported"]) == (1.0, [])
+    results = ran.document["results"]
+    assert [set(result) for result in results] == [CASE_KEYS] * 3
+    assert [(result["case"], result["passed"]) for result in results] == [
         ("one", True),
         ("two", True),
         ("three", False),
     ]
-    assert set(ran.document[2]["checks"][0]) == {"type", "passed", "score", "reason"}
-    assert ran.document[0]["latency_ms"] == 12.5
+    assert set(results[2]["checks"][0]) == {"type", "passed", "score", "reason", "metric", "weight"}
+    assert results[0]["latency_ms"] == 12.5
 
 
 def test_grade_exits_0_when_all_passed_and_3_when_an_output_is_missing(graded_desk):
@@ -229,9 +240,8 @@ def test_outputs_with_escapes_and_halves_of_characters_are_shown_harmlessly(grad
     assert ran.code == 1
     assert ESCAPE not in ran.out
     assert ran.err == ""
-    assert [result["passed"] for result in graded_desk.call("grade", "suite.yaml", path, "--json").document] == [
-        False
-    ] * 3
+    document = graded_desk.call("grade", "suite.yaml", path, "--json").document
+    assert [result["passed"] for result in document["results"]] == [False] * 3
 
 
 @pytest.mark.parametrize(
@@ -358,10 +368,11 @@ def test_evaluate_asks_all_arms_records_and_writes_junit(served_desk, released):
     )
     assert ran.code == 0, ran.err
     arms = {"candidate": "support/2", "champion": "support/1", "base": ""}
-    assert [(result["arm"], result["adapter_id"]) for result in ran.document] == [*arms.items()] * 6
-    assert all(set(result) == CASE_KEYS and result["latency_ms"] > 0 for result in ran.document)
+    results = ran.document["results"]
+    assert [(result["arm"], result["adapter_id"]) for result in results] == [*arms.items()] * 6
+    assert all(set(result) == CASE_KEYS and result["latency_ms"] > 0 for result in results)
     written = (served_desk.directory / "results" / "run.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in written] == ran.document
+    assert [json.loads(line) for line in written] == results
     suites = ET.parse(served_desk.directory / "results" / "run.xml").getroot().findall("testsuite")
     assert [(suite.attrib["tests"], suite.attrib["failures"]) for suite in suites] == [("6", "0")] * 3
     verdict = served_desk.call("gate", "results/run.jsonl", "--gate", "any", "--json")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from slipway.js_regex import compile_javascript
+from slipway.javascript import ScriptError, check_pattern, matches
 
 
 @pytest.mark.parametrize(
-    ("pattern", "text", "matches"),
+    ("pattern", "text", "expected"),
     [
         (r"^\d+$", "42", True),
         (r"^\d+$", "42\n", False),  # Python's $ would match before the last line end
@@ -47,20 +47,40 @@ from slipway.js_regex import compile_javascript
         (r"(?:a|b)+", "ab", True),
         (r"a.*b|c", "xc", True),
         (r"\k", "k", True),
-        (r"[\1]", "1", True),
+        (r"[\1]", "\x01", True),  # an octal escape
+        (r"[\S]", "a", True),
+        (r"\cA", "\x01", True),
+        (r"\p{L}", "p{L}", True),  # without the u flag
+        (r"(?<=a+)b", "aab", True),
+        (r"\2(a)", "\x02a", True),
+        (r"(a)|b\1", "b", True),  # a group that took no part matches nothing, and that is everywhere
+        (r"^.$", "\ud83d", True),  # half of an emoji, which a model cut off inside it can give
+        (r"^..$", "\U0001f600", True),  # without the u flag an emoji is two units
+        (r"a\0b", "a\0b", True),
     ],
 )
-def test_pattern_means_what_javascript_means(pattern, text, matches):
-    assert (compile_javascript(pattern).search(text) is not None) is matches
+def test_pattern_means_what_javascript_means(pattern, text, expected):
+    check_pattern(pattern)
+    assert matches(pattern, text) is expected
 
 
 @pytest.mark.parametrize(
     "pattern",
-    [
-        "(?i)yes", "(?i:yes)", "(?P<a>x)", "(?#x)", "(?>x)", "a++", "a*+", "a{2}{3}", "(", ")", "[a", "a\\", "*a",
-        "a**", r"\cA", r"\p{L}", r"\u{1F600}", r"(?<a>x)\k", r"[\S]", "[b-a]", "(?<=a+)b", r"\2(a)", "(?<a>x)(?<a>y)",
-    ],
+    ["(?i)yes", "(?P<a>x)", "(?#x)", "(?>x)", "a++", "a*+", "a{2}{3}", "(", ")", "[a", "a\\", "*a", "a**",
+     r"(?<a>x)\k", "[b-a]", "(?<a>x)(?<a>y)", "a{2,1}"],
 )  # fmt: skip
-def test_pattern_that_one_of_the_two_does_not_know_is_refused(pattern):
-    with pytest.raises(ValueError, match="pattern"):
-        compile_javascript(pattern)
+def test_pattern_that_javascript_refuses_is_refused(pattern):
+    with pytest.raises(ValueError, match="JavaScript refuses the pattern"):
+        check_pattern(pattern)
+
+
+def test_search_that_would_take_years_is_ended():
+    with pytest.raises(ScriptError, match="ran longer than 1 s"):
+        matches(r"^(a+)+$", "a" * 60 + "!")
+    assert matches("a", "a"), "the next search works again"
+
+
+def test_search_that_needs_gigabytes_is_ended():
+    with pytest.raises(ScriptError):
+        matches(r"^((a)|(b)|(a))*$", "ab" * 4_000_000)
+    assert matches("a", "a")
