@@ -110,7 +110,9 @@ class Suite:
         """Which assertions are never applied, in the order of the cases."""
         cases: Counter[tuple[str, str, str]] = Counter()
         for case in self.cases:
-            cases.update(dict.fromkeys((check.where, check.type, check.unsupported) for check in _unsupported(case)))
+            cases.update(
+                list(dict.fromkeys((check.where, check.type, check.unsupported) for check in _unsupported(case)))
+            )
         return tuple(
             UnsupportedAssertion(where=where, type=kind, reason=reason, cases=count)
             for (where, kind, reason), count in cases.items()
@@ -135,6 +137,8 @@ def suite_digest(cases: Iterable[Case], judge: JudgeSettings | None) -> str:
     Servers and limits of the judge, places in files and metadata do not change what an answer is worth.
     """
     models = [judge.model, judge.embeddings_model] if judge else []
+    cases = tuple(cases)
+    generations = {generation: asdict(generation) for generation in {case.generation for case in cases}}
     asked = [
         [
             case.id,
@@ -145,7 +149,7 @@ def suite_digest(cases: Iterable[Case], judge: JudgeSettings | None) -> str:
             case.threshold,
             case.tags,
             case.group,
-            asdict(case.generation),
+            generations[case.generation],
         ]
         for case in cases
     ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.errors import ConfigFileError
-from slipway.suite_file import PromptEntry
+from slipway.suite_file import GenerationEntry, PromptEntry
 from slipway.suite_paths import PREFIX, SuiteFiles, is_program
 from slipway.templates import json_text, render, render_value
 from slipway.yaml_files import KeyPath, YamlDocument, parse_yaml, validate
@@ -34,6 +34,7 @@ _WHOLE_FILES = frozenset({".md", ".j2"})
 _CHAT_FILES = frozenset({".json", ".yaml", ".yml"})
 _SUFFIXES = _WHOLE_FILES | _CHAT_FILES | {".txt", ".jsonl", ".csv"}
 _PROGRAMS = frozenset({".sh", ".bash", ".exe", ".bat", ".cmd", ".ps1", ".pl"})
+_LOOKS_LIKE_MESSAGES = re.compile(r"""\s*(\[\s*\{\s*"role"|- role:)""")
 _ELSEWHERE = re.compile(r"(exec:|(portkey|langfuse|helicone)://)")
 
 
@@ -46,16 +47,16 @@ class PromptTemplate:
         messages: The conversation that it is, each content a template; empty for text.
         structure: The JSON that it is otherwise; None for text.
         names: What a test may call it: its label, id, and text.
-        config: How to generate, as the prompt says.
+        generation: How to generate, as the prompt says.
         document: For errors, with ``at``.
         at: Key of the prompt in ``document``.
     """
 
     text: str
     messages: tuple[Message, ...] = ()
-    structure: dict[str, object] | list[object] | None = None
+    structure: object = None
     names: tuple[str, ...] = ()
-    config: Mapping[str, object] = field(default_factory=dict)
+    generation: GenerationEntry = field(default_factory=GenerationEntry)
     document: YamlDocument
     at: KeyPath
 
@@ -73,7 +74,13 @@ class PromptTemplate:
         if self.structure is not None and not prefix and not suffix:
             return json_text(render_value(self.structure, variables), indent=2)
         text = render(prefix + self.text + suffix, variables)
-        return _conversation(_parsed(text)) or text
+        value = _parsed(text)
+        if value is None and _LOOKS_LIKE_MESSAGES.match(text):
+            raise ValueError(
+                "the prompt is a conversation until its variables are filled in, then it is no valid JSON or YAML; "
+                "write {{variable | dump}} in place of quotes around {{variable}}"
+            )
+        return _conversation(value) or text
 
     def answers_to(self, name: str) -> bool:
         """Whether a test that asks ``name`` asks this prompt: by label or id, ``group:*``, or ``group`` of them."""
@@ -187,9 +194,9 @@ class _Reader:
         return PromptTemplate(
             text=text,
             messages=messages,
-            structure=value if isinstance(value, dict | list) and not messages and not _is_yaml(text) else None,
+            structure=value if not messages and not _is_yaml(text) else None,
             names=tuple(name for name in (*label, entry.id) if name),
-            config=entry.config,
+            generation=entry.config,
             document=self._document,
             at=at,
         )
@@ -238,10 +245,10 @@ def _is_yaml(text: str) -> bool:
 
 
 def _parsed(text: str) -> object:
-    """Give the JSON that ``text`` is, or the YAML where it begins like a list of messages; None for anything else."""
+    """Give the list, object or text in JSON that ``text`` is, or the YAML of messages; None for anything else."""
     start = text.lstrip()[:1]
     try:
-        if start in {"[", "{"} and not text.lstrip().startswith(("{{", "{%", "{#")):
+        if start in {"[", "{", '"'} and not text.lstrip().startswith(("{{", "{%", "{#")):
             return json.loads(text)
         return parse_yaml(text, path=Path("prompt.yaml")).value if _is_yaml(text) else None
     except (ValueError, RecursionError, ConfigFileError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from slipway.cases import Case, GenerationSettings
 from slipway.checks import Check
 from slipway.suite_checks import CheckFiller
-from slipway.suite_file import OptionsEntry
+from slipway.suite_file import GenerationEntry, OptionsEntry
 from slipway.suite_tests import Choices, Test
 from slipway.templates import fill_variables
 from slipway.validation_errors import nearest
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["CaseBuilder"]
 
 MAX_CASES = 100_000
-
-_GENERATION = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")
 
 
 class CaseBuilder:
@@ -90,7 +88,9 @@ class CaseBuilder:
                         "Add `prompts:` at the top of the suite, or `vars: {prompt: ...}` to the test.",
                     )
         names = _unique([case.id for case in self._cases])
-        return tuple(replace(case, id=name) for case, name in zip(self._cases, names, strict=True))
+        return tuple(
+            case if case.id == name else replace(case, id=name) for case, name in zip(self._cases, names, strict=True)
+        )
 
     def shared_names(self) -> int:
         """Count the descriptions that several tests share."""
@@ -153,9 +153,13 @@ def _combinations(variables: Mapping[str, object], *, is_expanded: bool) -> Iter
 
 
 def _generation(template: PromptTemplate, options: OptionsEntry) -> GenerationSettings:
-    settings = {name: template.config[name] for name in _GENERATION if name in template.config}
-    settings |= {name: getattr(options, name) for name in _GENERATION if name in options.model_fields_set}
-    return GenerationSettings(**settings)  # type: ignore[arg-type]  # verified where they are read
+    settings = {
+        name: getattr(entry, name)
+        for entry in (template.generation, options)
+        for name in GenerationEntry.model_fields
+        if name in entry.model_fields_set
+    }
+    return GenerationSettings(**settings)
 
 
 def _tags(test: Test) -> tuple[str, ...]:

@@ -96,29 +96,31 @@ def read_check(place: Place, files: SuiteFiles) -> CheckTemplate:
         raise place.below("config").error("expected keys and values.", "Write `config: {key: value}`.")
     if entry.assertions is not None and entry.type != ASSERT_SET:
         raise place.below("assert").error(f"{entry.type!r} holds no assertions.", f"Write `type: {ASSERT_SET}`.")
+    value: object = entry.value
+    transform: str | Script = ""
+    rubric, unsupported = "", ""
+    try:
+        value = _read_value(entry, place, files)
+        transform = read_script(entry.transform, place.below("transform"), files)
+        rubric = read_rubric(entry.rubric_prompt, place.below("rubricPrompt"), files)
+    except UnsupportedProgramError as error:
+        unsupported = str(error)
+    if entry.context_transform is not None:
+        unsupported = "its contextTransform looks into a provider's reply, and an adapter gives text"
     check = Check(
         type=entry.type,
+        value=value,
         threshold=entry.threshold,
         weight=entry.weight,
         metric=entry.metric,
+        transform=transform,
         config=entry.config or {},
+        rubric_prompt=rubric,
         provider=entry.provider,
         where=files.where(place.document, place.at),
+        unsupported=unsupported,
     )
     inner = tuple(read_check(place.below("assert", index), files) for index in range(len(entry.assertions or ())))
-    try:
-        check = replace(
-            check,
-            value=_read_value(entry, place, files),
-            transform=read_script(entry.transform, place.below("transform"), files),
-            rubric_prompt=read_rubric(entry.rubric_prompt, place.below("rubricPrompt"), files),
-        )
-    except UnsupportedProgramError as error:
-        check = replace(check, unsupported=str(error))
-    if entry.context_transform is not None:
-        check = replace(
-            check, unsupported="its contextTransform looks into a provider's reply, and an adapter gives text"
-        )
     return CheckTemplate(place=place, check=check, inner=inner)
 
 
@@ -177,9 +179,12 @@ def _filled(
 ) -> Check:
     check = template.check
     is_set = bool(template.inner)
+    value = _rendered(check.value, variables)
+    if value is check.value and not (is_set or check.metric or rubric or factuality or unsupported):
+        return check
     return replace(
         check,
-        value=_rendered(check.value, variables),
+        value=value,
         metric=render(check.metric, variables),
         config={"factuality": factuality, **check.config} if factuality else check.config,
         rubric_prompt=check.rubric_prompt or rubric,
@@ -193,7 +198,7 @@ def _rendered(value: object, variables: Mapping[str, object]) -> object:
         return value.value
     if isinstance(value, list):
         return [_rendered(item, variables) for item in value]
-    return render_value(value, variables)
+    return render_value(value, variables) if isinstance(value, str | dict) else value
 
 
 def _has_templates(template: CheckTemplate) -> bool:

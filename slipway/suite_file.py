@@ -18,6 +18,7 @@ __all__ = [
     "REFUSED_KEYS",
     "REFUSED_OPTIONS",
     "AssertionEntry",
+    "GenerationEntry",
     "OptionsEntry",
     "PromptEntry",
     "ScenarioEntry",
@@ -86,7 +87,20 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class OptionsEntry(_Strict):
+class GenerationEntry(_Strict):
+    """How an answer is generated; what is not said is left to the target."""
+
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0)
+    """0 is greedy."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=1)
+    seed: int | None = Field(default=None, ge=0)
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer."""
+
+
+class OptionsEntry(GenerationEntry):
     """``options`` of a test: what surrounds the prompt, how the answer is generated and what is made of it."""
 
     prefix: str = ""
@@ -105,14 +119,6 @@ class OptionsEntry(_Strict):
     """Leave out the assertions of ``defaultTest``."""
     factuality: Any = None
     """Scores of the categories of ``factuality``."""
-    max_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0)
-    """0 is greedy."""
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=1)
-    seed: int | None = Field(default=None, ge=0)
-    stop: tuple[str, ...] = ()
-    """Texts that end the answer."""
     transform_vars: Any = Field(default=None, alias="transformVars")
     store_output_as: Any = Field(default=None, alias="storeOutputAs")
     provider: Any = None
@@ -129,13 +135,19 @@ class OptionsEntry(_Strict):
     verbosity: Any = None
 
 
+class PromptConfigEntry(GenerationEntry):
+    """``config`` of a prompt, of which the rest is for providers."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class PromptEntry(_Strict):
     """One prompt with a name: ``raw`` is its text or file, else ``id`` is."""
 
     id: str | None = None
     label: str | None = None
     raw: str | None = None
-    config: dict[str, Any] = {}
+    config: PromptConfigEntry = PromptConfigEntry()
     """How its answers are generated; the options of a test come before it."""
 
 

@@ -7,9 +7,11 @@ and formats, nothing of tests and prompts.
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 
+from slipway.javascript import Script
 from slipway.templates import json_text
 from slipway.yaml_files import KeyPath, YamlDocument, read_document, read_text
 
@@ -39,12 +41,15 @@ class SuiteFiles:
         self._root = root
         self._documents: dict[Path, YamlDocument] = {}
         self._texts: dict[Path, str] = {}
+        self._names: dict[Path, str] = {}
 
     def where(self, document: YamlDocument, at: KeyPath) -> str:
         """Say ``tests/refunds.yaml:12``, the path from the suite's directory."""
         path = document.path
-        name = path.relative_to(self._root) if path.is_relative_to(self._root) else path
-        return f"{name.as_posix()}:{document.line(at)}"
+        if path not in self._names:
+            name = path.relative_to(self._root) if path.is_relative_to(self._root) else path
+            self._names[path] = Path(os.path.normpath(name)).as_posix()
+        return f"{self._names[path]}:{document.line(at)}"
 
     def find(self, reference: str, document: YamlDocument) -> list[Path]:
         """Give the files that ``file://x`` or ``x``, perhaps a glob, names in ``document``; perhaps none."""
@@ -123,8 +128,8 @@ class SuiteFiles:
             for path in paths
         ]
 
-    def javascript(self, reference: str, document: YamlDocument, at: KeyPath) -> str:
-        """Read the source that ``file://x.js`` or ``file://x.js:function`` stands for; it is not run here.
+    def javascript(self, reference: str, document: YamlDocument, at: KeyPath) -> Script:
+        """Read the program that ``file://x.js`` or ``file://x.js:function`` stands for; it is not run here.
 
         Raises:
             ConfigFileError: There is no such file, or it cannot be read.
@@ -134,9 +139,7 @@ class SuiteFiles:
         if match is None or match["kind"] not in _JAVASCRIPT:
             raise UnsupportedProgramError(f"{reference!r} is not JavaScript, and other programs of a suite are not run")
         source = self.text(self.one(match["path"], document, at))
-        if match["function"] is None:
-            return source
-        return f"{source}\nmodule.exports = module.exports[{json_text(match['function'])}];\n"
+        return Script(source=source, is_module=True, function=match["function"] or "")
 
 
 def _is_file(path: Path) -> bool:

@@ -221,8 +221,9 @@ class TestReader:
             return "", "", str(error)
         if not transform:
             return "", rubric, ""
+        script = transform if isinstance(transform, Script) else Script(source=transform)
         try:
-            needs = check_script(transform if isinstance(transform, Script) else Script(source=transform))
+            needs = check_script(script)
         except ValueError as error:
             raise place.below("options", "transform").error(f"{error}.", "Correct the transform.") from None
         return transform, rubric, f"the transform of its test needs {needs}, which is not here" if needs else ""

@@ -1,0 +1,3 @@
+module.exports = {
+  strip: (output) => output.replace(/\*/g, '').trim(),
+};
