@@ -80,6 +80,13 @@ class Agreement:
         """Whether the judge is shown to agree at least fairly well, so that what it says may decide a release."""
         return self.kappa is not None and self.kappa >= MIN_KAPPA - _ROUNDING
 
+    @property
+    def remark(self) -> str:
+        """What to say besides a verdict where the judge is not shown to agree well enough; empty where it is."""
+        if self.is_sufficient:
+            return ""
+        return f"Judged checks should decide nothing alone: {self}; {MIN_KAPPA:g} is the least."
+
     def __str__(self) -> str:
         raw = f"the judge agrees with the rules on {self.raw:.0%} of {self.n} answers"
         if self.kappa is None or self.low is None or self.high is None:

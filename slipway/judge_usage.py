@@ -26,7 +26,8 @@ class JudgeUsage:
     embedded_tokens: int = 0
 
     def __str__(self) -> str:
+        requests = "1 request" if self.requests == 1 else f"{self.requests:,} requests"
         return (
-            f"{self.requests:,} requests and {self.repeated:,} answered from memory; {self.prompt_tokens:,} tokens "
-            f"read, {self.generated_tokens:,} written, {self.embedded_tokens:,} embedded"
+            f"{requests} and {self.repeated:,} answered from memory; {self.prompt_tokens:,} tokens read, "
+            f"{self.generated_tokens:,} written, {self.embedded_tokens:,} embedded"
         )

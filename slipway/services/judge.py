@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -37,6 +38,8 @@ from slipway.services.judge_access import judge_access
 from slipway.services.judge_models import Completion, Embeddings, Usage
 
 __all__ = ["HttpJudge", "open_judge"]
+
+logger = logging.getLogger(__name__)
 
 JUDGE_RETRY = RetryPolicy(
     attempts=6, total_seconds=180.0, longest_wait_seconds=30.0, statuses=RETRIED_STATUSES | {500, 529}
@@ -91,6 +94,9 @@ async def open_judge(
             yield judge
         finally:
             await judge.aclose()
+            logger.info("The judge %s took %s.", settings.model or settings.embeddings_model, judge.usage)
+            for note in judge.notes:
+                logger.warning(note)
 
 
 class HttpJudge:
@@ -244,7 +250,7 @@ class HttpJudge:
             try:
                 response = await self._post("chat/completions", {**body, **options})
             except InvalidRequestError as error:
-                refused = {name for name in options if name in error.message}
+                refused = {name for name in options if any(word in error.message for word in _named(name))}
                 if not refused and wants_json and self._takes_json is None:
                     refused = {"response_format"}  # some servers do not name what they refuse
                 if not refused:
@@ -280,6 +286,11 @@ class HttpJudge:
             generated_tokens=self._usage.generated_tokens + ((usage and usage.completion_tokens) or 0),
             embedded_tokens=self._usage.embedded_tokens + ((embedded and embedded.prompt_tokens) or 0),
         )
+
+
+def _named(option: str) -> tuple[str, ...]:
+    """How servers call an option when they refuse it; without a limit they generate as far as their context goes."""
+    return (option, "max_new_tokens") if option == "max_tokens" else (option,)
 
 
 def _digest(body: Mapping[str, object]) -> str:

@@ -37,6 +37,7 @@ def test_kappa_of_a_known_table():
     assert found.kappa == pytest.approx(0.4)
     assert found.low < 0.4 < found.high
     assert found.is_sufficient
+    assert not found.remark
 
 
 def test_just_below_the_floor_is_not_enough():
@@ -44,6 +45,7 @@ def test_just_below_the_floor_is_not_enough():
     found = judge_agreement(table(400, 101, 200, 299))
     assert found.kappa == pytest.approx((0.699 - 0.5002) / (1 - 0.5002))
     assert not found.is_sufficient
+    assert found.remark.startswith("Judged checks should decide nothing alone: the judge agrees")
 
 
 def test_agreement_by_chance_is_no_agreement():

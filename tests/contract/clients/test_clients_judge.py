@@ -420,6 +420,28 @@ async def test_what_is_no_address_says_where_to_correct_it(opened, address):
             pass
 
 
+async def test_a_lorax_server_may_judge(spelling_server):
+    """It calls the limit by another name, fills what is left of its context without one, and takes the format."""
+    settings = JudgeSettings(url=f"{spelling_server.url}/v1", model="")
+    async with open_judge(settings, {}) as judge:
+        assert await judge.complete([{"role": "user", "content": "ab"}], json=True)
+        assert judge.usage.requests == 1
+        assert judge.usage.generated_tokens > 20
+        assert judge.notes == ()
+    assert "ArbitraryJsonModel" in repr(spelling_server.engine.requests[-1])
+
+
+async def test_what_it_took_is_logged_at_the_end(openai, opened, caplog):
+    caplog.set_level("INFO", logger="slipway.services.judge")
+    openai.routes[CHAT] = lambda body: refusal(400, "no seed, please") if "seed" in body else chat("yes")
+    async with opened() as judge:
+        await judge.complete(MESSAGES)
+    assert caplog.messages == [
+        "The judge m took 1 request and 0 answered from memory; 10 tokens read, 2 written, 0 embedded.",
+        "The judge takes no seed, so its verdicts may vary from run to run.",
+    ]
+
+
 async def applied(judge, output, *, kind="llm-rubric"):
     check = prepare(Check(type=kind, value="names the capital"), judge=judge.settings)
     return await assess_judged(check, Subject(output=output), judge)
