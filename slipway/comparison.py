@@ -17,7 +17,16 @@ from slipway.paired_rates import paired_difference
 from slipway.results import Arm
 from slipway.statistics import Interval, clopper_pearson, quantile
 
-__all__ = ["ArmSummary", "PairSummary", "changed_cases", "compare_arms", "paired_values", "summarise"]
+__all__ = [
+    "ArmSummary",
+    "PairSummary",
+    "changed_cases",
+    "compare_arms",
+    "paired_values",
+    "pass_difference",
+    "pass_rate",
+    "summarise",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +56,30 @@ class PairSummary:
 def summarise(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> ArmSummary:
     """Summarise one arm, on the cases with ``tag`` or on all."""
     cases = evidence.tagged(tag)
-    passed = [
-        (value, evidence.unit(case))
-        for case in cases
-        if (value := evidence.value(arm, case, Metric.PASS_RATE)) is not None
-    ]
+    rate = pass_rate(evidence, arm, confidence, tag=tag)
     latencies = evidence.values(arm, cases, Metric.LATENCY_P50)
     not_asked = len(set(cases).intersection(evidence.not_asked(arm)))
     return ArmSummary(
-        pass_rate=_rate(passed, confidence) if passed else None,
-        missing=len(cases) - len(passed) - not_asked,
+        pass_rate=rate,
+        missing=len(cases) - (rate.n if rate else 0) - not_asked,
         p50_ms=quantile(latencies, 0.5, confidence=confidence) if latencies else None,
         p95_ms=quantile(latencies, 0.95, confidence=confidence) if latencies else None,
     )
+
+
+def pass_rate(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> Interval | None:
+    """Bound the rate of passes among the cases that ``arm`` answered; None where it answered none."""
+    passed = [
+        (value, evidence.unit(case))
+        for case in evidence.tagged(tag)
+        if (value := evidence.value(arm, case, Metric.PASS_RATE)) is not None
+    ]
+    return _rate(passed, confidence) if passed else None
+
+
+def pass_difference(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> Interval | None:
+    """Bound the candidate's pass rate minus ``arm``'s, pair by pair; None for no pairs or too few groups."""
+    return _difference(evidence, paired_values(evidence, arm, Metric.PASS_RATE, tag=tag), confidence)
 
 
 def compare_arms(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> PairSummary | None:

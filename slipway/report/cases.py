@@ -28,6 +28,10 @@ TEXT_BUDGET = 24_000_000
 REASON_LIMIT = 600
 
 
+_Check = tuple[str, bool | None, float, str, str, float]
+"""Type, passed, score, reason, metric and weight of a check result: what makes two of them alike."""
+
+
 class State(IntEnum):
     """What became of one arm's answer. The script knows these numbers."""
 
@@ -98,16 +102,24 @@ def build(figures: Figures) -> list[CaseView]:
 def pack(figures: Figures, views: Sequence[CaseView]) -> str:
     """Write the views as JSON that may stand inside a ``script`` element; equal texts are stored once.
 
-    The layout, which the script reads: ``texts`` and ``tags`` are tables; a case is ``[id, tags, change, prompt,
-    answers]`` with prompt as ``[role, text, ...]``; an answer is ``[arm, state, output, marks, error, checks,
+    The layout, which the script reads: ``texts``, ``tags`` and ``checks`` are tables; a case is ``[id, tags, change,
+    prompt, answers]`` with prompt as ``[role, text, ...]``; an answer is ``[arm, state, output, marks, error, checks,
     figures]`` with a check as ``[type, passed, score, reason, metric, weight]`` and figures as ``[score, latency_ms,
-    prompt_tokens, generated_tokens, cost_usd, finish_reason, redacted]``. Ids, arms and texts are indices.
+    prompt_tokens, generated_tokens, cost_usd, finish_reason, redacted]``. Arms, tags, checks and texts are indices.
     """
     texts: dict[str, int] = {}
 
     def text(value: str) -> int:
         return texts.setdefault(value, len(texts))
 
+    checks: dict[_Check, int] = {}
+
+    def check(line: CheckResult) -> int:
+        return checks.setdefault(
+            (line.type, line.passed, line.score, line.reason, line.metric, line.weight), len(checks)
+        )
+
+    arms = {arm: number for number, arm in enumerate(Arm)}
     tags = {tag: number for number, tag in enumerate(dict.fromkeys(tag for view in views for tag in view.tags))}
     cases = [
         [
@@ -117,12 +129,12 @@ def pack(figures: Figures, views: Sequence[CaseView]) -> str:
             [text(part) for message in view.prompt for part in message],
             [
                 [
-                    list(Arm).index(answer.arm),
+                    arms[answer.arm],
                     int(answer.state),
                     text(answer.output),
                     [offset for pair in answer.marks for offset in pair],
                     text(answer.error),
-                    [_check(check, text) for check in answer.line.checks],
+                    [check(line) for line in answer.line.checks],
                     _figures(answer.line, text),
                 ]
                 for answer in view.answers
@@ -131,10 +143,11 @@ def pack(figures: Figures, views: Sequence[CaseView]) -> str:
         for view in views
     ]
     document = {
-        "arms": list(map(str, Arm)),
+        "arms": list(map(str, arms)),
         "reference": str(figures.reference or ""),
         "tags": list(tags),
         "cases": cases,
+        "checks": [_check(line, text) for line in checks],
         "texts": list(texts),
     }
     return _in_script(json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
@@ -207,14 +220,15 @@ def _state(line: CaseResult) -> State:
     return State.PASSED if line.passed else State.FAILED
 
 
-def _check(check: CheckResult, text: Callable[[str], int]) -> list[object]:
+def _check(check: _Check, text: Callable[[str], int]) -> list[object]:
+    kind, passed, score, reason, metric, weight = check
     return [
-        text(visible(check.type)),
-        None if check.passed is None else int(check.passed),
-        _number(check.score),
-        text(cut(visible(check.reason), REASON_LIMIT)),
-        text(visible(check.metric)),
-        _number(check.weight),
+        text(visible(kind)),
+        None if passed is None else int(passed),
+        _number(score),
+        text(cut(visible(reason), REASON_LIMIT)),
+        text(visible(metric)),
+        _number(weight),
     ]
 
 

@@ -11,14 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from slipway.comparison import PairSummary, changed_cases, compare_arms, summarise
+from slipway.comparison import (
+    PairSummary,
+    changed_cases,
+    compare_arms,
+    paired_values,
+    pass_difference,
+    pass_rate,
+)
 from slipway.evidence import Evidence, align, instrument_fault
 from slipway.gate import RuleOutcome
 from slipway.gate_file import Metric
 from slipway.judge_agreement import Agreement, judge_agreement
 from slipway.report.data import CheckGap, ReportData
 from slipway.results import Arm, CaseResult
-from slipway.statistics import Interval
+from slipway.statistics import Interval, quantile
 
 __all__ = ["Bound", "Distribution", "Figures", "PairFigure", "Rate", "RateRow", "TagPair", "bound_of"]
 
@@ -161,11 +168,13 @@ class Figures:
             return ()
         found = []
         for tag in self.evidence.all_tags:
-            summary = compare_arms(self.evidence, self.reference, self.confidence, tag=tag)
-            if summary is not None and summary.pass_difference is not None:
-                found.append(
-                    TagPair(tag=tag, gained=summary.gained, lost=summary.lost, difference=summary.pass_difference)
+            difference = pass_difference(self.evidence, self.reference, self.confidence, tag=tag)
+            if difference is not None:
+                both = Counter(
+                    ours - theirs
+                    for _, ours, theirs in paired_values(self.evidence, self.reference, Metric.PASS_RATE, tag=tag)
                 )
+                found.append(TagPair(tag=tag, gained=both[1.0], lost=both[-1.0], difference=difference))
         return tuple(found)
 
     @cached_property
@@ -191,10 +200,8 @@ class Figures:
         for arm in self.arms:
             values = self.evidence.values(arm, self.evidence.cases, Metric.LATENCY_P50)
             if values:
-                summary = summarise(self.evidence, arm, self.confidence)
-                found.append(
-                    Distribution(arm=arm, values=tuple(sorted(values)), p50=summary.p50_ms, p95=summary.p95_ms)
-                )
+                p50, p95 = (quantile(values, share, confidence=self.confidence) for share in (0.5, 0.95))
+                found.append(Distribution(arm=arm, values=tuple(sorted(values)), p50=p50, p95=p95))
         return tuple(found)
 
     @cached_property
@@ -273,9 +280,15 @@ class Figures:
         )
 
     def _rate(self, arm: Arm, tag: str | None) -> Rate:
-        summary = summarise(self.evidence, arm, self.confidence, tag=tag)
-        not_asked = len(set(self.evidence.tagged(tag)).intersection(self.evidence.not_asked(arm)))
-        return Rate(arm=arm, interval=summary.pass_rate, missing=summary.missing, not_asked=not_asked)
+        cases = self.evidence.tagged(tag)
+        interval = pass_rate(self.evidence, arm, self.confidence, tag=tag)
+        not_asked = len(self._not_asked_of[arm].intersection(cases))
+        missing = len(cases) - not_asked - (interval.n if interval else 0)
+        return Rate(arm=arm, interval=interval, missing=missing, not_asked=not_asked)
+
+    @cached_property
+    def _not_asked_of(self) -> Mapping[Arm, frozenset[str]]:
+        return {arm: frozenset(self.evidence.not_asked(arm)) for arm in self.arms}
 
     @property
     def _rules(self) -> Sequence[RuleOutcome]:

@@ -14,18 +14,18 @@ __all__ = ["cut", "grouped", "milliseconds", "percent", "signed", "usd", "visibl
 # Joiners are part of emoji and of several scripts, so they stay where both neighbours are such characters.
 _DECEIVING = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028\u2029\u202a-\u202e"
-    r"\u2060-\u206f\u3164\ufeff\ufff9-\ufffb\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
+    r"\u2060-\u206f\u3164\ufeff\ufff9-\ufffb\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f"
+    + "".join(f"{chr(plane << 16 | low)}" for plane in range(1, 17) for low in (0xFFFE, 0xFFFF))  # noncharacters
+    + "]"
     r"|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
-)
-_NONCHARACTERS = re.compile(
-    "[" + "".join(f"{chr(plane << 16 | low)}" for plane in range(1, 17) for low in (0xFFFE, 0xFFFF)) + "]"
 )
 
 
 def visible(text: str) -> str:
     """Write characters that cannot be seen, or that turn the text around, as ``[U+202E]``; keep tabs and line ends."""
-    text = text.replace("\r\n", "\n")
-    return _NONCHARACTERS.sub(_named, _DECEIVING.sub(_named, text))
+    if text.isascii() and text.isprintable():
+        return text
+    return _DECEIVING.sub(_named, text.replace("\r\n", "\n"))
 
 
 def _named(match: re.Match[str]) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from difflib import SequenceMatcher
 
 __all__ = ["Range", "differences", "segments"]
 
 Range = tuple[int, int]
 """First character, and the one after the last."""
 
-MAX_WORDS = 1_500
+MAX_WORDS = 4_000
 """Of either text, between what both begin and end with. Comparing takes time by their product; longer ones are marked
 whole."""
 
@@ -19,16 +18,28 @@ LEAST_SHARED = 0.4
 """Texts that share fewer of their words are different texts: marking all of both would tell nothing."""
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
-_PIECE = re.compile(r"\s|[^\W]+|[^\w\s]")
+_CHARACTER = re.compile(r".", re.DOTALL)
 
 
 def differences(ours: str, theirs: str) -> tuple[list[Range], list[Range]]:
-    """Give the ranges of ``ours`` that are not in ``theirs``, and the other way round; nothing for unlike texts."""
+    """Give the ranges of ``ours`` that are not in ``theirs``, and the other way round; nothing for unlike texts.
+
+    Words are compared as a longest common subsequence. Where the words agree, what differs is the space between them,
+    and characters are compared.
+    """
     if ours == theirs:
         return [], []
-    marked = _compare(ours, theirs, _WORD)
-    # The same words: what differs is the space between them.
-    return marked if marked != ([], []) else _compare(ours, theirs, _PIECE)
+    mine, other = (list(_WORD.finditer(text)) for text in (ours, theirs))
+    if [match[0] for match in mine] == [match[0] for match in other]:
+        mine, other = (list(_CHARACTER.finditer(text)) for text in (ours, theirs))
+    left, right = [match[0] for match in mine], [match[0] for match in other]
+    start = _shared(left, right)
+    tail = _shared(left[start:][::-1], right[start:][::-1])
+    removed, added = _changed(left[start : len(left) - tail], right[start : len(right) - tail])
+    kept = len(left) - sum(last - first for first, last in removed)
+    if 2 * kept < LEAST_SHARED * (len(left) + len(right)):
+        return [], []
+    return _characters(mine, removed, start), _characters(other, added, start)
 
 
 def segments(text: str, ranges: Sequence[Range]) -> Iterator[tuple[str, bool]]:
@@ -43,28 +54,31 @@ def segments(text: str, ranges: Sequence[Range]) -> Iterator[tuple[str, bool]]:
         yield text[at:], False
 
 
-def _compare(ours: str, theirs: str, unit: re.Pattern[str]) -> tuple[list[Range], list[Range]]:
-    mine, other = list(unit.finditer(ours)), list(unit.finditer(theirs))
-    left, right = [match[0] for match in mine], [match[0] for match in other]
-    start = _shared(left, right)
-    tail = _shared(left[start:][::-1], right[start:][::-1])
-    middle_left, middle_right = left[start : len(left) - tail], right[start : len(right) - tail]
-    if max(len(middle_left), len(middle_right)) > MAX_WORDS:
-        blocks = [(0, len(middle_left), 0, len(middle_right))]
-        shared = start + tail
+def _changed(left: list[str], right: list[str]) -> tuple[list[Range], list[Range]]:
+    """Give the ranges of items that only one side has."""
+    if max(len(left), len(right)) > MAX_WORDS:
+        return [(0, len(left))], [(0, len(right))]
+    from rapidfuzz.distance import Indel  # noqa: PLC0415  # only reports with several arms compare words
+
+    removed: list[Range] = []
+    added: list[Range] = []
+    for step in Indel.opcodes(left, right):
+        if step.tag == "delete":
+            _extend(removed, step.src_start, step.src_end)
+        elif step.tag == "insert":
+            _extend(added, step.dest_start, step.dest_end)
+    return removed, added
+
+
+def _extend(ranges: list[Range], first: int, last: int) -> None:
+    if ranges and ranges[-1][1] == first:
+        ranges[-1] = (ranges[-1][0], last)
     else:
-        matcher = SequenceMatcher(None, middle_left, middle_right, autojunk=False)
-        blocks = [block for tag, *block in matcher.get_opcodes() if tag != "equal"]  # type: ignore[misc]  # four ints
-        shared = start + tail + sum(block.size for block in matcher.get_matching_blocks())
-    if not blocks or 2 * shared < LEAST_SHARED * (len(left) + len(right)):
-        return [], []
-    ranges_left, ranges_right = [], []
-    for first, last, other_first, other_last in blocks:
-        if first < last:
-            ranges_left.append((mine[start + first].start(), mine[start + last - 1].end()))
-        if other_first < other_last:
-            ranges_right.append((other[start + other_first].start(), other[start + other_last - 1].end()))
-    return ranges_left, ranges_right
+        ranges.append((first, last))
+
+
+def _characters(matches: Sequence[re.Match[str]], ranges: Sequence[Range], start: int) -> list[Range]:
+    return [(matches[start + first].start(), matches[start + last - 1].end()) for first, last in ranges if first < last]
 
 
 def _shared(left: Sequence[str], right: Sequence[str]) -> int:

@@ -33,7 +33,7 @@
 
   const source = byId("cases-data");
   if (!source) return;
-  const { arms, tags, texts, cases } = JSON.parse(source.textContent);
+  const { arms, tags, texts, checks: said, cases } = JSON.parse(source.textContent);
   const candidate = (item) => item[4].find((answer) => answer[0] === 0);
   const KINDS = [
     ["all", "All", () => true],
@@ -48,7 +48,7 @@
   function haystack(item) {
     if (!haystacks.has(item)) {
       const parts = [item[0], ...item[3].map((at) => texts[at])];
-      for (const answer of item[4]) parts.push(texts[answer[2]], texts[answer[4]], ...answer[5].map((check) => texts[check[3]]));
+      for (const answer of item[4]) parts.push(texts[answer[2]], texts[answer[4]], ...answer[5].map((at) => texts[said[at][3]]));
       haystacks.set(item, parts.join("\n").toLowerCase());
     }
     return haystacks.get(item);
@@ -103,7 +103,8 @@
     return known.join(" · ");
   }
 
-  function answerSection([arm, state, output, ranges, error, checks, numbers]) {
+  function answerSection([arm, state, output, ranges, error, lines, numbers]) {
+    const checks = lines.map((at) => said[at]);
     const section = element("section", {}, element("h4", {},
       element("span", { class: arms[arm] }, arms[arm]), element("span", { class: `state s${state}` }, STATES[state])));
     if (texts[error]) {
