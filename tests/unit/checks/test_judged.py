@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
-from slipway.checks import Check, InapplicableCheckError, Subject, assess_judged, is_judged, prepare
+from slipway.checks import Check, InapplicableCheckError, Subject, assess_judged, is_judged, prepare, registry
 from slipway.judge_settings import JudgeSettings
+from slipway.suite import load_suite
 
 SETTINGS = JudgeSettings(model="judge", embeddings_model="vectors")
 
@@ -328,3 +331,51 @@ def test_what_cannot_be_applied_here_says_why(check, judge, reason):
     prepared = prepare(Check(**check), judge=judge)
     assert reason in prepared.unsupported
     assert not is_judged(prepared)
+
+
+DOCS = Path(__file__).parents[3] / "docs" / "judges.md"
+
+
+def test_the_suite_in_the_docs_loads(tmp_path):
+    """And without its judge it says which assertions nobody can apply."""
+    [example] = [block for block in re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL) if "tests:" in block]
+    path = tmp_path / "suite.yaml"
+    path.write_text(example)
+    suite = load_suite(path)
+    assert suite.coverage == 1.0
+    assert [is_judged(check) for check in suite.cases[0].checks] == [True, False, True, True, True, True]
+    path.write_text(re.sub(r"^judge:.*\n", "", example, flags=re.MULTILINE))
+    assert {found.type for found in load_suite(path).unsupported} == {
+        *("llm-rubric", "not-llm-rubric", "factuality", "context-faithfulness", "similar")
+    }
+
+
+def test_the_docs_list_every_judged_type():
+    table = "\n".join(line for line in DOCS.read_text().splitlines() if line.startswith("| `"))
+    judged = {name for name, found in registry._KINDS.items() if found.assess_judged}
+    assert {name for name in judged if f"`{name}`" in table} == judged
+
+
+def test_a_prompt_of_all_tests_reaches_the_judged_checks(tmp_path):
+    """A conversation in `defaultTest.options`, as promptfoo files have it; the provider beside it is noted."""
+    path = tmp_path / "suite.yaml"
+    path.write_text(
+        """
+judge: {model: m}
+prompts: ["{{topic}}"]
+defaultTest:
+  options:
+    provider: openai:gpt-4.1
+    rubricPrompt:
+      - {role: system, content: "Rule: {{rubric}}"}
+      - {role: user, content: "{{topic}}: {{output}}"}
+tests:
+  - vars: {topic: cats}
+    assert: [{type: llm-rubric, value: is short}]
+"""
+    )
+    suite = load_suite(path)
+    [check] = suite.cases[0].checks
+    assert not check.unsupported
+    assert "{{output}}" in check.rubric_prompt
+    assert any("provider" in note for note in suite.notes)
