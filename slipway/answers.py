@@ -184,7 +184,7 @@ def _usable(sessions: Mapping[str, StoredAnswer], case: Case, key: CaseKey) -> d
 
 
 def _newest(usable: Mapping[str, StoredAnswer]) -> StoredAnswer | None:
-    return next(reversed(usable.values()), None)
+    return list(usable.values())[-1] if usable else None
 
 
 def _needs_logprobs(check: Check) -> bool:

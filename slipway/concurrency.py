@@ -25,7 +25,8 @@ START_SHARE = 0.5
 GAIN_SHARE = 0.1
 """Growth by a share g must raise the throughput by at least ``GAIN_SHARE * g``, or it is taken back."""
 STEP_SHARE = 0.125
-"""Of the window: the step after the first doublings."""
+"""Of the window: the first step after the first doublings; each that brings throughput is followed by one twice as
+large, so that a server that has recovered is soon used again."""
 CEILING_SHARE = 0.9
 """Of the window at which the server refused: so far it grows again without trying for more."""
 HOLD_ROUNDS = 8
@@ -93,6 +94,7 @@ class Window:
         self._ceiling = maximum
         self._smaller: _Level | None = None
         self._hold = 0
+        self._step = 0
         self._tickets = 0
         self._sent_after_halving = 0
         self._round_from = 0
@@ -133,6 +135,7 @@ class Window:
         self._is_doubling = False
         self._smaller = None
         self._hold = 0
+        self._step = 0
         self._measure(now, after_those_in_flight=True)
 
     def _decide(self, now: float) -> None:
@@ -148,6 +151,7 @@ class Window:
             self.limit = smaller.limit
             self._is_doubling = False
             self._hold = HOLD_ROUNDS
+            self._step = 0
         elif self._hold > 0:
             self._hold -= 1
         else:
@@ -155,14 +159,15 @@ class Window:
         self._measure(now, after_those_in_flight=not self._is_doubling)
 
     def _grow(self, rate: float) -> None:
-        wanted = 2 * self.limit if self._is_doubling else self.limit + max(1, int(self.limit * STEP_SHARE))
-        limit = min(wanted, self._ceiling)
+        self._step = self.limit if self._is_doubling else max(1, int(self.limit * STEP_SHARE), 2 * self._step)
+        limit = min(self.limit + self._step, self._ceiling)
         if limit > self.limit:
             self._smaller = _Level(self.limit, rate) if self._ceiling == self._maximum else None
             self.limit = limit
         elif self._ceiling < self._maximum:
             self._ceiling = self._maximum
             self._hold = HOLD_ROUNDS
+            self._step = 0
 
     def _measure(self, now: float, *, after_those_in_flight: bool = False) -> None:
         self._began = now

@@ -225,7 +225,8 @@ class _Run:
         """Look once whether the first answers settle it; in a thread, since that can take longer than an answer."""
         self.table.grew.clear()
         if self._should_stop is not None and self.table.prefix:
-            self._stopped = await asyncio.to_thread(self._should_stop, tuple(self.table.prefix)) or ""
+            reason: str | None = await asyncio.to_thread(self._should_stop, tuple(self.table.prefix))
+            self._stopped = reason or ""
 
     async def _keep_considering(self) -> None:
         while not self._stopped:

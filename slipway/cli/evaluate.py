@@ -157,7 +157,7 @@ def _base(target: Target, name: str, asked: str | None) -> str:
 
 
 def _print_notes(console: Console, suite: Suite, gate: Gate | None, *, has_champion: bool) -> None:
-    """Say, before a token is spent, what was read differently than it may look, and what the gate will be able to see."""
+    """Say before a token is spent what was read differently than it may look, and what the gate will be able to see."""
     for note in suite.notes:
         console.print(f"[dim]note: {escape(printable(note))}[/]", soft_wrap=True)
     if gate is None:
