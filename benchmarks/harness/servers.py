@@ -15,7 +15,15 @@ from urllib.request import urlopen
 from harness.adapters import BASE_DIRECTORY, BASE_ID
 from slipway.services.processes import ServerProcess, free_port
 
-__all__ = ["ControlPlane", "cache_directory", "control_plane", "lorax_server", "prefect_server", "sandbox"]
+__all__ = [
+    "ControlPlane",
+    "cache_directory",
+    "control_plane",
+    "lorax_server",
+    "prefect_server",
+    "sandbox",
+    "stub_server",
+]
 
 START_SECONDS = 90.0
 TRAIN_SECONDS = 300.0
@@ -55,6 +63,15 @@ def lorax_server(root: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "sandbox.lorax", "--model-dir", str(BASE_DIRECTORY), "--model-id", BASE_ID]
     command += ["--port", "0", "--adapter-source", "local", "--exit-with-parent", str(os.getpid())]
     with ServerProcess("the LoRAX server", command, log=root / "lorax.log") as process:
+        yield _announced(process)
+
+
+@contextmanager
+def stub_server(root: Path, *, delay_ms: float, most: int) -> Iterator[str]:
+    """Run the server that always gives the same answer, ``delay_ms`` later, to ``most`` at a time."""
+    program = Path(__file__).with_name("stub_server.py")
+    command = [sys.executable, str(program), "--delay-ms", str(delay_ms), "--most", str(most)]
+    with ServerProcess("the stub server", command, log=root / "stub.log") as process:
         yield _announced(process)
 
 

@@ -50,6 +50,9 @@ TOO_MANY = _message(
 )
 
 
+INFO = _message("200 OK", {"model_id": "stub/base", "version": "stub"}, {})
+
+
 class Stub:
     """The server.
 
@@ -117,6 +120,8 @@ class Stub:
         end = data.find(b"\r\n\r\n")
         if end < 0 or len(data) < end + 4 + _length(data[:end]):
             self._unread[number] = data
+        elif data.startswith(b"GET "):
+            self._send(peer, INFO)
         elif len(self._due) >= self._most:
             self._send(peer, TOO_MANY)
         else:
