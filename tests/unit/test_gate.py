@@ -250,9 +250,9 @@ def compare(gains, losses, total, rules, other="champion"):
     return decide(arm("candidate", ours) + arm(other, theirs), rules)
 
 
-@pytest.mark.parametrize(("total", "decision"), [(85, "inconclusive"), (86, "promote")])
+@pytest.mark.parametrize(("total", "decision"), [(78, "inconclusive"), (79, "promote")])
 def test_non_inferiority_without_discordant_pairs_needs_enough_of_them(total, decision):
-    """At 95 %, 1 - 0.0125^(1/n) is below 0.05 from n = 86 on."""
+    """The largest chance of an outcome at least as good at a true difference of -0.05 is below 2.5 % from 79 on."""
     verdict = compare(0, 0, total, against_champion(0.05))
     assert verdict.verdict == decision
     if decision == "inconclusive":
@@ -260,10 +260,10 @@ def test_non_inferiority_without_discordant_pairs_needs_enough_of_them(total, de
 
 
 @pytest.mark.parametrize(
-    ("losses", "decision"), [(3, "promote"), (4, "inconclusive"), (23, "inconclusive"), (24, "hold")]
+    ("losses", "decision"), [(3, "promote"), (4, "inconclusive"), (16, "inconclusive"), (17, "hold")]
 )
 def test_non_inferiority_margin(losses, decision):
-    """Of 200 pairs without gains the bounds are: 3 low -0.048, 4 low -0.055, 23 high -0.048, 24 high -0.052."""
+    """Of 200 pairs without gains the bounds are: 3 low -0.044, 4 low -0.051, 16 high -0.046, 17 high -0.0502."""
     assert compare(0, losses, 200, against_champion(0.05)).verdict == decision
 
 
@@ -288,10 +288,10 @@ def test_open_mcnemar_says_how_many_more_pairs():
 
 
 @pytest.mark.parametrize(
-    ("gains", "decision"), [(35, "promote"), (34, "inconclusive"), (11, "inconclusive"), (10, "hold")]
+    ("gains", "decision"), [(29, "promote"), (28, "inconclusive"), (12, "inconclusive"), (11, "hold")]
 )
 def test_superiority_by_an_amount(gains, decision):
-    """Of 100 pairs without losses the bounds are: 35 low 0.203, 34 low 0.194, 11 high 0.2001, 10 high 0.188."""
+    """Of 100 pairs without losses the bounds are: 29 low 0.204, 28 low 0.195, 12 high 0.203, 11 high 0.188."""
     rules = gate(against={"base": {"metric": "pass_rate", "better_by": 0.2}})
     assert compare(gains, 0, 100, rules, "base").verdict == decision
 
