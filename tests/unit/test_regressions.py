@@ -114,10 +114,10 @@ def test_false_entries_are_rare():
     """Twenty tags of a candidate that is no worse: the list is empty in about 19 of 20 suites, at least."""
     source = random.Random(7)
     false_lists = 0
-    for _ in range(100):
+    for _ in range(40):
         results = []
         for tag in range(20):
             gains = sum(source.random() < 0.5 for _ in range(12))
             results += tagged(f"tag {tag}", gains, 12 - gains, 0)
         false_lists += any(one.is_beyond_chance for one in regressions(align(results), GATE))
-    assert false_lists <= 10
+    assert false_lists <= 6
