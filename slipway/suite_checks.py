@@ -76,6 +76,8 @@ class CheckFiller:
         key = (template, rubric, unsupported)
         if key in self._made:
             return self._made[key]
+        for inner in template.inner:  # so that an error names the assertion, not the set around it
+            self.fill(inner, variables, rubric=rubric, factuality=factuality, unsupported=unsupported)
         try:
             check = prepare(_filled(template, variables, rubric, factuality, unsupported), judge=self._judge)
         except ValueError as error:

@@ -11,32 +11,6 @@ from slipway.errors import ConfigFileError
 from slipway.grading import grade_outputs
 from slipway.suite import load_suite
 
-
-@pytest.fixture
-def write(tmp_path):
-    """Write a file of the suite, indentation taken off; gives its path."""
-
-    def write_file(text, name="suite.yaml"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dedent(text))
-        return path
-
-    return write_file
-
-
-@pytest.fixture
-def refused(write):
-    """Load a suite, expecting a refusal."""
-
-    def load(text, name="suite.yaml"):
-        with pytest.raises(ConfigFileError) as caught:
-            load_suite(write(text, name))
-        return caught.value
-
-    return load
-
-
 FULL = """\
     description: Refunds
     prompts:
