@@ -66,7 +66,10 @@ async def test_first_release_creates_a_deployment_and_is_judged_against_the_base
     assert (run["name"], run["state"]["name"]) == (f"{release.id} to sandbox", "Promoted")
     assert run["tags"] == [f"adapter:{name}", "base:slipway/tiny-llama", "target:sandbox"]
     (report,) = prefect_server.artifacts(f"release-{name}")
-    assert (report["type"], report["data"]) == ("markdown", outcome.report.read_text())
+    assert (report["type"], report["data"]) == ("markdown", outcome.report.with_suffix(".md").read_text())
+    assert outcome.report.as_uri() in report["data"]
+    assert "Promoted" in outcome.report.read_text()
+    assert 'skipped="0"' in (outcome.report.parent / "junit.xml").read_text()
     (evaluation,) = prefect_server.artifacts(f"evaluation-{name}")
     assert (evaluation["type"], len(json.loads(evaluation["data"]))) == ("table", 2)
     (progress,) = prefect_server.artifacts(f"evaluating-{name}")

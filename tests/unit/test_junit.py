@@ -71,3 +71,18 @@ def test_any_text_gives_a_document_that_parsers_accept(text):
 
 def test_halves_of_a_character_are_left_out():
     assert parsed(failed(output="a\ud83db\x00c\x1b[1m")).find(".//failure").text == "abc[1m"
+
+
+def test_checks_that_were_not_applied_are_named_and_are_no_failure():
+    gap = CheckResult(type="python", passed=None, score=0.0, reason="programs are not run")
+    whole = passed().model_copy(update={"checks": (gap,)})
+    partial = failed("no").model_copy(update={"checks": (*failed("no").checks, gap)})
+    fine, broken = parsed(whole, partial).findall(".//testcase")
+    assert [child.tag for child in fine] == ["system-out"]
+    assert fine.find("system-out").text == "not applied: python: programs are not run"
+    assert broken.find("failure").attrib["message"] == "no"
+
+
+def test_cases_that_were_not_asked_are_skipped():
+    line = CaseResult(case="d", arm=Arm.CANDIDATE, error="not asked: the verdict is certain", not_asked=True)
+    assert parsed(line).find(".//skipped").attrib["message"].startswith("not asked")

@@ -9,7 +9,7 @@ import yaml
 
 from slipway.inspection import inspect_bundle
 from slipway.profiles import find_profile
-from slipway.report import FindingLine, FitLine, ReportData, render_report
+from slipway.report import FindingLine, FitLine, ReportData, render_html
 from slipway.targets import Target, load_target
 from tasks.dossier import Dossier
 
@@ -19,7 +19,7 @@ PROFILE = find_profile()
 
 def test_report_shows_changes_and_origin():
     fit = FitLine(digest="sha256:new", derived_from="sha256:old", changes=("a", "b | c"), proof="3 modules agree")
-    text = render_report(
+    text = render_html(
         ReportData(
             name="bot",
             release_id="bot-1",
@@ -31,16 +31,17 @@ def test_report_shows_changes_and_origin():
             ),
         )
     )
-    section = text[text.index("## Fit") : text.index("## Findings")]
-    assert "`sha256:new`, derived from `sha256:old`" in section
-    assert "- a\n" in section
+    section = text[text.index("<h3>Fit</h3>") : text.index("<h3>Findings of the inspection</h3>")]
+    assert "sha256:new" in section
+    assert "sha256:old" in section
+    assert ">a</li>" in section
     assert "3 modules agree" in section
     assert "error, mended by fit" in text
-    assert "| warning |" in text
+    assert ">warning</span>" in text
 
 
 def test_report_of_an_adapter_that_was_not_fitted_says_nothing_of_it():
-    assert "Fit" not in render_report(ReportData(name="bot", release_id="bot-1", outcome="promoted"))
+    assert "<h3>Fit</h3>" not in render_html(ReportData(name="bot", release_id="bot-1", outcome="promoted"))
 
 
 def test_dossier_tells_what_was_mended_and_what_is_left(make_adapter, pull, base, fit):
