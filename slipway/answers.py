@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from slipway import __version__
 from slipway.checks import Check, is_judged
@@ -111,8 +111,7 @@ def case_keys(cases: Sequence[Case], *, max_new_tokens: int, judge: JudgeSetting
     seen: Counter[str] = Counter()
     keys = []
     for case in cases:
-        settings = asdict(case.generation)
-        settings["max_tokens"] = settings["max_tokens"] or max_new_tokens
+        settings = {**vars(case.generation), "max_tokens": case.generation.max_tokens or max_new_tokens}
         request = _hash([case.prompt, settings])
         keys.append(CaseKey(request=request, ordinal=seen[request], grading=_grading(case, judge)))
         seen[request] += 1

@@ -62,19 +62,28 @@ class AnswerStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def read(self, answerer: Answerer, requests: Collection[str]) -> Iterator[StoredAnswer]:
-        """Give the recorded answers to these requests (``CaseKey.request``), oldest first.
+    def read(self, answerer: Answerer, requests: Collection[str], *, run: str = "") -> Iterator[StoredAnswer]:
+        """Give the recorded answers to these requests, oldest first.
+
+        Args:
+            answerer: Whose.
+            requests: As ``CaseKey.request`` has them.
+            run: Only those of sessions whose name begins so.
 
         Raises:
             StoreError: The file is there and cannot be read.
         """
         wanted = {request.encode() for request in requests}
+        session = b'"session": "' + run.encode()
         path = self._path(answerer)
         try:
             with path.open("rb") as file:
                 for line in file:
-                    # Most lines are of other suites: they are not worth parsing.
-                    if line[len(_KEY) : len(_KEY) + _KEY_LENGTH] in wanted and (answer := _parse(line)) is not None:
+                    # Most lines are of other suites, or of other runs: they are not worth parsing.
+                    if line[len(_KEY) : len(_KEY) + _KEY_LENGTH] not in wanted or session not in line:
+                        continue
+                    answer = _parse(line)
+                    if answer is not None and answer.result.session.startswith(run):
                         yield answer
         except FileNotFoundError:
             return
@@ -117,7 +126,7 @@ def _parse(line: bytes) -> StoredAnswer | None:
             request=value["request"],
             ordinal=value["ordinal"],
             grading=value["grading"],
-            result=CaseResult.model_validate_json(json.dumps(value["result"])),
+            result=CaseResult.model_validate(value["result"]),
         )
     except (ValueError, KeyError, TypeError, ValidationError, RecursionError):
         logger.warning("a recorded answer cannot be read, and is asked for again")

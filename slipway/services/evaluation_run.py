@@ -7,10 +7,11 @@ paid for. Here they meet a serving deployment and a directory. Knows neither Pre
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -143,9 +144,7 @@ async def run_evaluation(
     answerers = await _answerers(entrants, client, deployment, target_name)
     judge_settings = suite.judge or target.judge
     keys = case_keys(suite.cases, max_new_tokens=target.max_new_tokens, judge=judge_settings)
-    known = await asyncio.to_thread(
-        _recall, suite, keys, store, answerers, stopping, only_run=f"{run}." if fresh else None
-    )
+    known = await asyncio.to_thread(_recall, suite, keys, store, answerers, stopping, run=f"{run}." if fresh else "")
     scoreboard = Scoreboard(entrants, total=len(suite.cases) * len(entrants))
     taken = [item.result for item in known.values() if item.is_graded]
     for result in taken:
@@ -155,6 +154,7 @@ async def run_evaluation(
     reporter = _Reporter(scoreboard, limiter)
     # Closed whatever happens, so that a cut evaluation has left all that it knew.
     with ExitStack() as files:
+        files.enter_context(_older_objects_left_alone())
         recorder = _Files(suite, keys, files, store, answerers)
         if path is not None:
             await asyncio.to_thread(write_results, path, taken)
@@ -165,7 +165,10 @@ async def run_evaluation(
             scoreboard.take(result, is_reused=result.session != session and result.error is None)
             reporter.report()
 
+        to_ask = len(suite.cases) * len(entrants) - len(known)
         async with _judge(suite, target) as judge:
+            # While the warm-up is on its way; opened by the requests themselves, they cost more than these.
+            client.open_ahead(min(target.max_concurrency, to_ask))
             results = await evaluate(
                 suite,
                 {
@@ -257,17 +260,10 @@ def _recall(
     answerers: Mapping[Arm, Answerer],
     stopping: Stopping | None,
     *,
-    only_run: str | None,
+    run: str,
 ) -> dict[tuple[str, Arm], Recorded]:
     requests = {key.request for key in keys}
-    stored = {
-        arm: [
-            answer
-            for answer in store.read(answerer, requests)
-            if only_run is None or answer.result.session.startswith(only_run)
-        ]
-        for arm, answerer in answerers.items()
-    }
+    stored = {arm: list(store.read(answerer, requests, run=run)) for arm, answerer in answerers.items()}
     return recall(suite.cases, keys, stored, paired=paired_arms(stopping.gate if stopping else None))
 
 
@@ -291,6 +287,20 @@ async def _judge(suite: Suite, target: Target) -> AsyncIterator[Judge | None]:
         return
     async with open_judge(settings) as judge:
         yield judge
+
+
+@contextmanager
+def _older_objects_left_alone() -> Iterator[None]:
+    """Keep the garbage collector off what was there before.
+
+    It looks through all objects of the process whenever an evaluation has added a quarter to them, and stops every
+    request for a tenth of a second.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _should_stop(
