@@ -66,7 +66,7 @@ _CALL = r"""
   };
   const fail = (error) => {
     let text = "something that cannot be shown";
-    try { text = show(error?.message ?? error); } catch {}
+    try { text = error === null ? "null, as it is where memory ends" : show(error?.message ?? error); } catch {}
     state = stringify([error instanceof Unavailable ? "needs" : "threw", text]);
   };
   const exported = (source, name) => {
@@ -116,6 +116,15 @@ _ABSENT = (
 """What Node.js has and the language has not. Using one is told apart from an error of the script's own."""
 _BOOTSTRAP = _CALL.replace("NAMES", json.dumps(_ABSENT))
 _REFUSED_NAMES = (*_ABSENT, "require", "process", "import")
+
+
+_NO_MEMORY = f"it needs more than {MEMORY_LIMIT_BYTES // 2**20} MB of memory"
+_LIMIT_MESSAGES = {
+    "interrupted": f"it ran longer than {TIME_LIMIT_SECONDS:g} s",
+    "out of memory": _NO_MEMORY,
+    "null": _NO_MEMORY,  # too little is left to make the error itself
+}
+"""What the engine says where it ends a script, in words. A script that throws ``null`` is told apart before."""
 
 
 class ScriptError(Exception):
@@ -288,7 +297,7 @@ def _read(state: str | None) -> Returned:
         case ["needs", str(name)]:
             raise ScriptNeedsError(name)
         case ["threw", str(message)]:
-            raise ScriptError(message)
+            raise ScriptError(_LIMIT_MESSAGES.get(message, message))
     raise ScriptError("it changed how values become JSON")
 
 
@@ -303,12 +312,8 @@ def _context() -> Any:  # noqa: ANN401  # as above
 
 
 def _explained(error: Exception) -> str:
-    text = str(error).split("\n", 1)[0]
-    if "interrupted" in text:
-        return f"it ran longer than {TIME_LIMIT_SECONDS:g} s"
-    if "out of memory" in text or text == "null":  # too little memory is left to make the error itself
-        return f"it needs more than {MEMORY_LIMIT_BYTES // 2**20} MB of memory"
-    return text
+    text = str(error).split("\n", 1)[0].removeprefix("InternalError: ")
+    return _LIMIT_MESSAGES.get(text, text)
 
 
 def _json(value: object) -> str:

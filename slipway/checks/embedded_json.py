@@ -9,6 +9,9 @@ __all__ = ["embedded_objects"]
 
 MAX_OBJECT_CHARACTERS = 100_000
 """As in promptfoo."""
+MAX_DEPTH = 200
+"""Of near JSON: the loader of YAML recurses on the stack of C. No aliases are taken either: they can make a few characters
+grow to gigabytes."""
 _WORK_PER_CHARACTER = 8
 """Bounds the text read again and again where braces open and nothing behind them is an object."""
 
@@ -16,8 +19,8 @@ _WORK_PER_CHARACTER = 8
 def embedded_objects(text: str) -> Iterator[dict[str, object]]:
     """Give the objects in the order in which they start, none inside another.
 
-    What is not JSON but nearly so counts as well: keys without quotes, single quotes, a comma too many, closing braces
-    that are missing at the end (promptfoo reads such text as YAML, and so do we). Arrays and scalars do not count.
+    What is not JSON but nearly so counts as well: keys without quotes, single quotes, a comma too many (promptfoo reads
+    such text as YAML, and so do we). Arrays, scalars and objects that are never closed do not count.
     """
     decoder = json.JSONDecoder()
     ends = _closing_braces(text)
@@ -27,11 +30,11 @@ def embedded_objects(text: str) -> Iterator[dict[str, object]]:
         try:
             found, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            end = ends.get(at, 0) or min(len(text), at + MAX_OBJECT_CHARACTERS)
+            end = ends.get(at, at)
             budget -= end - at
             if budget < 0:
                 return
-            found = _nearly_json(text[at:end], is_cut_off=at not in ends)
+            found = _nearly_json(text[at:end])
         if isinstance(found, dict):
             yield found
             at = text.find("{", end)
@@ -51,16 +54,17 @@ def _closing_braces(text: str) -> dict[int, int]:
     return ends
 
 
-def _nearly_json(text: str, *, is_cut_off: bool) -> object:
+def _nearly_json(text: str) -> object:
     import yaml  # noqa: PLC0415  # most outputs never come here
 
-    if len(text) > MAX_OBJECT_CHARACTERS:
+    if not 0 < len(text) <= MAX_OBJECT_CHARACTERS:
         return None
-    if is_cut_off:
-        text += "}" * (text.count("{") - text.count("}"))
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.CSafeLoader)):
-            return None  # an alias can make a few characters grow to gigabytes
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+                return None
         return yaml.load(text, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None

@@ -1,0 +1,124 @@
+"""Types that look at the text, with the quirks of promptfoo 0.121.9."""
+
+from __future__ import annotations
+
+import pytest
+
+from slipway.checks import Check, prepare, remarks
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "output", "expected"),
+    [
+        ("contains-any", ["a", "b"], "xbx", True),
+        ("contains-any", ["a", "B"], "xbx", False),
+        ("contains-any", 'a, "b, c"', "b, c", True),
+        ("contains-any", 'a, "b, c"', "c", False),
+        ("contains-any", [1, True], "it is true", True),
+        ("contains-any", [], "anything", False),
+        ("icontains-any", ["B"], "xbx", True),
+        ("icontains-any", ["C"], "xbx", False),
+        ("contains-all", ["a", "b"], "ba", True),
+        ("contains-all", ["a", "b"], "bc", False),
+        ("contains-all", "a, b", "b and a", True),
+        ("contains-all", [], "anything", True),
+        ("icontains-all", ["A", "b"], "Ba", True),
+        ("icontains-all", ["A", "c"], "Ba", False),
+        ("word-count", 2, " two\n words ", True),
+        ("word-count", 2, "three of them", False),
+        ("word-count", "2", "two words", True),
+        ("word-count", {"min": 1, "max": 2}, "two words", True),
+        ("word-count", {"min": 1, "max": 2}, "three of them", False),
+        ("word-count", {"min": 1}, "", False),
+        ("word-count", {"min": 1}, "one", True),
+        ("word-count", {"max": 1}, "one", True),
+        ("word-count", {"max": 1}, "one more", False),
+        ("is-refusal", None, "I'm sorry, but I can\u2019t help with that.", True),
+        ("is-refusal", None, "I cannot provide this.", True),
+        ("is-refusal", None, "As an AI, I have no body.", True),
+        ("is-refusal", None, "It is what we do not write.", False),
+        ("is-refusal", None, "Stay as an Airbnb guest.", False),
+        ("is-refusal", None, "Here you are: 42.", False),
+        ("is-refusal", None, " \n", True),
+    ],
+)
+def test_check_and_its_negation_are_opposites(passes, kind, value, output, expected):
+    assert passes(kind, value, output) is expected
+    assert passes(f"not-{kind}", value, output) is not expected
+
+
+@pytest.mark.parametrize(
+    ("output", "threshold", "expected"),
+    [
+        ("kitten", 3, True),  # kitten -> sitting takes 3
+        ("kitten", 2, False),
+        ("sitting!!!!!", None, True),
+        ("sitting!!!!!!", None, False),
+        ("sitting!!!!!", 0, True),  # a threshold of 0 is none, which is 5
+        ("sitting!!!!!!", 0, False),
+    ],
+)
+def test_distance_is_at_most_its_threshold_of_five(passes, output, threshold, expected):
+    """And promptfoo 0.121.9 ignores the not- there."""
+    assert passes("levenshtein", "sitting", output, threshold=threshold) is expected
+    assert passes("not-levenshtein", "sitting", output, threshold=threshold) is expected
+
+
+@pytest.mark.parametrize("kind", ["regex", "not-regex"])
+def test_search_that_is_ended_fails_in_both_forms(graded, kind):
+    """Nothing was found out, so nothing may be promoted on it."""
+    result = graded(kind, "^(a+)+$", "a" * 60 + "!")
+    assert result.passed is False
+    assert "ran longer than 1 s" in result.checks[0].reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "keys", "says"),
+    [
+        ("contains-any", "", {}, "needs a list"),
+        ("contains-any", None, {}, "needs a list"),
+        ("contains-all", ["a", ""], {}, "nothing empty"),
+        ("icontains-any", [["a"]], {}, "needs a list"),
+        ("word-count", None, {}, "needs a number"),
+        ("word-count", {}, {}, "needs a number"),
+        ("word-count", {"most": 5}, {}, "needs a number"),
+        ("word-count", "some", {}, "needs a number"),
+        ("word-count", True, {}, "needs a number"),
+        ("word-count", {"min": 5, "max": 4}, {}, "a min, 5, above its max, 4"),
+        ("levenshtein", None, {}, "needs a text"),
+        ("levenshtein", "a", {"threshold": -1.0}, "number of edits"),
+        ("levenshtein", "a", {"threshold": float("nan")}, "number of edits"),
+        ("regex", "(", {}, "JavaScript refuses the pattern"),
+        ("not-regex", "(", {}, "JavaScript refuses the pattern"),
+        ("regex", "(?i)x", {}, "icontains"),
+    ],
+)
+def test_value_that_no_output_could_be_compared_with_is_refused(kind, value, keys, says):
+    with pytest.raises(ValueError, match="needs|number|above|refuses|empty") as caught:
+        prepare(Check(type=kind, value=value, **keys))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "output", "says"),
+    [
+        ("contains-all", ["a", "b", "c"], "b", "Expected the output to contain all of 'a, c'."),
+        ("contains-any", ["a", "b"], "x", "Expected the output to contain one of 'a, b'."),
+        ("word-count", {"min": 2, "max": 3}, "one", "Expected 2 to 3 words, counted 1."),
+        ("not-word-count", 1, "one", "Expected not 1 words, counted 1."),
+        ("not-is-refusal", None, "", "Expected the output not to be 'a refusal'."),
+        ("levenshtein", "a", "x" * 9, "Expected at most 5 edits from 'a'; there are more."),
+    ],
+)
+def test_reason_says_what_was_expected(graded, kind, value, output, says):
+    assert graded(kind, value, output).checks[0].reason == says
+
+
+def test_what_means_something_else_than_it_looks_is_remarked():
+    assert remarks(Check(type="not-levenshtein", value="a")) == (
+        "not-levenshtein means levenshtein: promptfoo ignores the not- there.",
+    )
+    assert "ignored" in remarks(Check(type="contains", value="a", threshold=1.0))[0]
+    assert remarks(Check(type="bleu", value="a", threshold=1.0)) == ()
+    inner = Check(type="not-latency", threshold=1.0)
+    assert len(remarks(Check(type="assert-set", checks=(inner, inner), threshold=0.5))) == 2
