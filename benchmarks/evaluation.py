@@ -30,7 +30,9 @@ from harness.servers import lorax_server, stub_server
 
 from slipway.adapter import Source
 from slipway.evaluation import interleave
+from slipway.progress import ProgressEvent, listening
 from slipway.results import Arm, CaseResult
+from slipway.scoreboard import Scoreboard
 from slipway.services.answer_store import AnswerStore
 from slipway.services.backends import ServingDeployment
 from slipway.services.evaluation_run import Entrant, run_evaluation
@@ -104,6 +106,7 @@ class Evaluations:
         )
         self.results: Sequence[CaseResult] = ()
         self.processor_seconds: list[float] = []
+        self.whole_seconds: list[float] = []
 
     def requests(self, cases: int | None = None) -> list[Request]:
         """What one evaluation asks, in its order, for a loop that only asks."""
@@ -113,7 +116,11 @@ class Evaluations:
         ]
 
     def run(self) -> float:
-        """Evaluate once; gives the seconds from first to last."""
+        """Evaluate once; gives the seconds from before the first request to the last result on the disk.
+
+        What comes before and after, once for a whole evaluation, is in ``whole_seconds`` too: looking for recorded
+        answers, and writing the results once more in the suite's order.
+        """
         return asyncio.run(self._run())
 
     async def _run(self) -> float:
@@ -125,24 +132,42 @@ class Evaluations:
             for arm, adapter in self.adapters.items()
         }
         async with LoraxClient(self.url, connections=self._target.max_concurrency) as client:
-            used, began = time.process_time(), time.perf_counter()
-            found = await run_evaluation(
-                self.suite,
-                entrants,
-                client=client,
-                deployment=ServingDeployment(name="benchmark", url=self.url, created=False),
-                target=self._target,
-                target_name="benchmark",
-                store=AnswerStore(directory / "answers"),
-                path=directory / "results.jsonl",
-            )
-            seconds = time.perf_counter() - began
-            self.processor_seconds.append(time.process_time() - used)
+            clock = _Clock()
+            with listening(clock.look):
+                found = await run_evaluation(
+                    self.suite,
+                    entrants,
+                    client=client,
+                    deployment=ServingDeployment(name="benchmark", url=self.url, created=False),
+                    target=self._target,
+                    target_name="benchmark",
+                    store=AnswerStore(directory / "answers"),
+                    path=directory / "results.jsonl",
+                    watch=clock.begin,
+                )
+            self.whole_seconds.append(time.perf_counter() - clock.created)
+            self.processor_seconds.append(clock.processor_seconds)
         self.results = found.results
         missing = [result for result in found.results if result.error is not None]
         if missing:
             raise RuntimeError(f"{len(missing)} answers are missing, the first: {missing[0].error}")
-        return seconds
+        return clock.seconds
+
+
+class _Clock:
+    """Takes the time of one evaluation from what it tells of itself."""
+
+    def __init__(self) -> None:
+        self.created = time.perf_counter()
+        self.seconds = self.processor_seconds = math.nan
+
+    def begin(self, _: Scoreboard) -> None:
+        self._began, self._used = time.perf_counter(), time.process_time()
+
+    def look(self, event: ProgressEvent) -> None:
+        if event.done == event.total:
+            self.seconds = time.perf_counter() - self._began
+            self.processor_seconds = time.process_time() - self._used
 
 
 def measure_stub(root: Path, rounds: int) -> list[Bound]:
@@ -160,14 +185,14 @@ def measure_stub(root: Path, rounds: int) -> list[Bound]:
     ideal = round_trips * STUB_DELAY_MS / 1000
     with_warm_up = ideal + STUB_DELAY_MS / 1000
     print_table(
-        (f"{count} requests to the stub", "s", "share of ideal", "cpu ms each"),
+        (f"{count} requests to the stub", "s", "share of ideal", "cpu ms each", "s, before and after too"),
         [
-            ("ideal", ideal, 1.0, ""),
-            ("ideal with warm-up", with_warm_up, 1.0, ""),
+            ("ideal", ideal, 1.0, "", ""),
+            ("ideal with warm-up", with_warm_up, 1.0, "", ""),
             *(
-                (f"evaluation {index}", value, with_warm_up / value, 1000 * used / count)
-                for index, (value, used) in enumerate(
-                    zip(seconds, evaluations.processor_seconds[1:], strict=True), start=1
+                (f"evaluation {index}", value, with_warm_up / value, 1000 * used / count, whole)
+                for index, (value, used, whole) in enumerate(
+                    zip(seconds, evaluations.processor_seconds[1:], evaluations.whole_seconds[1:], strict=True), 1
                 )
             ),
         ],
