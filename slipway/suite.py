@@ -15,7 +15,7 @@ from slipway.judge_settings import JudgeSettings
 from slipway.prompts import Message, Prompt, read_prompts
 from slipway.suite_cases import CaseBuilder
 from slipway.suite_checks import CheckFiller
-from slipway.suite_file import IGNORED_KEYS, REFUSED_KEYS, SuiteEntry
+from slipway.suite_file import IGNORED_KEYS, OWN_KEYS, REFUSED_KEYS, SuiteEntry
 from slipway.suite_paths import SuiteFiles
 from slipway.suite_references import dereference
 from slipway.suite_sources import Place, SourceFinder
@@ -23,9 +23,6 @@ from slipway.suite_tests import Test, TestReader
 from slipway.yaml_files import YamlDocument, read_document, validate
 
 __all__ = ["Case", "GenerationSettings", "Message", "Prompt", "Suite", "UnsupportedAssertion", "load_suite"]
-
-_OWN_KEYS = ("x-", "_", ".")
-"""Keys of a suite that start so hold anchors and comments of its author's."""
 
 
 def load_suite(path: Path | str, *, need_prompts: bool = True, judge: JudgeSettings | None = None) -> Suite:
@@ -41,13 +38,13 @@ def load_suite(path: Path | str, *, need_prompts: bool = True, judge: JudgeSetti
     """
     path = Path(path)
     files = SuiteFiles(path.parent)
-    document = _without_own_keys(read_document(path))
-    document = dereference(document, document, files)
+    written = read_document(path)
+    document = _without_own_keys(dereference(written, written, files))
     is_bare = isinstance(document.value, list)
     entry = SuiteEntry() if is_bare else validate(document, SuiteEntry)
     notes = dict.fromkeys(_notes(document))
     judge = entry.judge or judge
-    finder = SourceFinder(document, files)
+    finder = SourceFinder(written, files)
     reader = TestReader(files, finder)
     builder = CaseBuilder(read_prompts(document, entry.prompts, files), CheckFiller(judge), files)
     top = Place(document=document, at=())
@@ -81,7 +78,7 @@ def load_suite(path: Path | str, *, need_prompts: bool = True, judge: JudgeSetti
 def _without_own_keys(document: YamlDocument) -> YamlDocument:
     if not isinstance(document.value, dict):
         return document
-    own = {key: value for key, value in document.value.items() if not key.startswith(_OWN_KEYS)}
+    own = {key: value for key, value in document.value.items() if not key.startswith(OWN_KEYS)}
     return replace(document, value=own)
 
 

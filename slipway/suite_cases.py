@@ -46,7 +46,9 @@ class CaseBuilder:
             self._claim(test.name, test)
         options = test.options
         combinations = _combinations(test.vars, is_expanded=not options.disable_var_expansion)
-        expanded = list(itertools.islice(itertools.product(combinations, self._asked(test)), MAX_CASES + 1))
+        asked = self._asked(test)
+        pairs = ((combination, template) for combination in combinations for template in asked)
+        expanded = list(itertools.islice(pairs, MAX_CASES + 1))
         if len(self._cases) + len(expanded) > MAX_CASES:
             raise test.place.error(f"the suite has more than {MAX_CASES} cases.", "Shorten the lists in vars.")
         where = self._files.where(test.place.document, test.place.at)

@@ -15,6 +15,7 @@ __all__ = [
     "IGNORED_KEYS",
     "IGNORED_OPTIONS",
     "IGNORED_TEST_KEYS",
+    "OWN_KEYS",
     "REFUSED_KEYS",
     "REFUSED_OPTIONS",
     "AssertionEntry",
@@ -51,6 +52,9 @@ IGNORED_KEYS = {
 
 REFUSED_KEYS = {"extensions": "they are programs that may change what is asked, and programs of a suite are not run"}
 """Keys of a suite that would change what is asked, and cannot be obeyed."""
+
+OWN_KEYS = ("x-", "_", ".")
+"""Keys of a suite that start so hold anchors, parts to refer to and comments of its author's."""
 
 IGNORED_TEST_KEYS = {"provider": _ADAPTER, "providers": _ADAPTER, "provider_output": "the adapter's own is graded"}
 """By field of ``TestEntry``."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import unquote
 
+from slipway.suite_file import OWN_KEYS
 from slipway.suite_paths import STRUCTURED, SuiteFiles
 from slipway.validation_errors import nearest
 from slipway.yaml_files import KeyPath, YamlDocument
@@ -58,7 +59,7 @@ class _Resolver:
         return value if all(map(_is_same, parts.values(), value.values())) else parts
 
     def _part(self, key: str, part: object, at: KeyPath, followed: tuple[str, ...]) -> object:
-        is_value = key in _OPAQUE or (key == "config" and not isinstance(part, list))
+        is_value = key in _OPAQUE or key.startswith(OWN_KEYS) or (key == "config" and not isinstance(part, list))
         if is_value or (key == "vars" and not (isinstance(part, dict) and "$ref" in part)):
             return part
         return self.walk(part, (*at, key), followed)

@@ -141,6 +141,20 @@ def test_keys_of_the_author_may_hold_anchors(write):
     assert load_suite(write(text)).cases[0].checks[0].type == "contains"
 
 
+def test_references_may_lead_to_keys_of_the_author(write):
+    """What stands there is only looked at where it is used: a JSON Schema has references of its own."""
+    text = """\
+        x-parts:
+          kind: {type: contains, value: a}
+          schema: {$ref: '#/$defs/n'}
+        prompts: [x]
+        tests: more.yaml
+        """
+    write("- assert: [{$ref: '#/x-parts/kind', value: b}]\n", "more.yaml")
+    (check,) = load_suite(write(text)).cases[0].checks
+    assert (check.type, check.value) == ("contains", "b")
+
+
 def unsupported(write, test, *files):
     for name in files:
         write("", name)

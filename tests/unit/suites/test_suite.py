@@ -353,9 +353,11 @@ def test_metadata_column_without_brackets_is_one_text(write):
     assert case.checks[0].threshold == 0.75
 
 
-def test_too_many_cases_are_refused(refused):
+def test_too_many_cases_are_refused_before_they_are_made(refused):
+    """Ten lists of sixty would be more cases than there is memory for."""
     values = ", ".join(f"v{number}" for number in range(60))
-    assert "more than 100000" in refused(f"- vars: {{a: [{values}], b: [{values}], c: [{values}]}}\n").message
+    variables = ", ".join(f"{name}: [{values}]" for name in "abcdefghij")
+    assert "more than 100000" in refused(f"- vars: {{{variables}}}\n").message
 
 
 def test_prompt_of_an_unknown_kind_is_refused(write, refused):
