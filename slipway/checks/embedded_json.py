@@ -10,8 +10,8 @@ __all__ = ["embedded_objects"]
 MAX_OBJECT_CHARACTERS = 100_000
 """As in promptfoo."""
 MAX_DEPTH = 200
-"""Of near JSON: the loader of YAML recurses on the stack of C. No aliases are taken either: they can make a few characters
-grow to gigabytes."""
+"""Of near JSON: the loader of YAML recurses on the stack of C. No aliases are taken either: they can make a few
+characters grow to gigabytes."""
 _WORK_PER_CHARACTER = 8
 """Bounds the text read again and again where braces open and nothing behind them is an object."""
 

@@ -243,13 +243,11 @@ def prepare(check: Check, *, judge: JudgeSettings | None = None) -> Check:
     Raises:
         ValueError: Unknown type, or a value or threshold that the type cannot use; says what to write.
     """
-    if check.unsupported:  # known already, as where its value is a program
-        return check
     if check.base_type == ASSERT_SET:
         return _prepare_set(check, judge)
     found = _KINDS.get(check.base_type)
     if check.unsupported and (found is not None or reason_unsupported(check.base_type)):
-        return check
+        return check  # known already, as where its value is a program
     if found is None:
         reason = reason_unsupported(check.base_type)
         if not reason:

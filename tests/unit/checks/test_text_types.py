@@ -94,7 +94,7 @@ def test_search_that_is_ended_fails_in_both_forms(graded, kind):
     ],
 )
 def test_value_that_no_output_could_be_compared_with_is_refused(kind, value, keys, says):
-    with pytest.raises(ValueError, match="needs|number|above|refuses|empty") as caught:
+    with pytest.raises(ValueError, match=r"\w") as caught:
         prepare(Check(type=kind, value=value, **keys))
     assert says in str(caught.value)
 
