@@ -87,6 +87,12 @@ class Scoreboard:
         """Every arm in one line."""
         return ", ".join(f"{arm} {standing.describe()}" for arm, standing in self.standings.items())
 
+    def rates(self) -> str:
+        """The pass rates alone, of the arms that have answered."""
+        return ", ".join(
+            f"{arm} {standing.rate:.0%}" for arm, standing in self.standings.items() if standing.rate is not None
+        )
+
     def summary(self) -> str:
         """How it ended, in one line."""
         parts = []

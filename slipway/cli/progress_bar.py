@@ -11,6 +11,9 @@ from slipway.progress import Kind, ProgressEvent, Unit, listening
 
 __all__ = ["describe_count", "showing_bars"]
 
+WIDE = 140
+"""Columns: three arms with their intervals fit beside the bar."""
+
 
 @contextmanager
 def showing_bars(console: Console) -> Iterator[None]:
@@ -40,13 +43,20 @@ def showing_bars(console: Console) -> Iterator[None]:
                     completed=event.done,
                     total=event.total or None,
                     count=describe_count(event),
-                    rates=event.message,
+                    rates=_rates(event, console.width),
                 )
             elif event.kind is Kind.FINISHED:
                 progress.update(bar, visible=False)
 
         with listening(listen):
             yield
+
+
+def _rates(event: ProgressEvent, width: int) -> str:
+    """What an evaluation says so far: with intervals where there is room for them."""
+    if event.scoreboard is None or width >= WIDE:
+        return event.message
+    return event.scoreboard.rates()
 
 
 def describe_count(event: ProgressEvent) -> str:

@@ -1,0 +1,79 @@
+"""Lines that are appended as they come."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from slipway.errors import StoreError
+from slipway.services.line_writer import FLUSH_BYTES, FLUSH_SECONDS, LineWriter
+
+
+async def test_nothing_is_made_before_there_is_a_line(tmp_path):
+    with LineWriter(tmp_path / "a" / "lines", header=b"head"):
+        pass
+    assert not (tmp_path / "a").exists()
+
+
+async def test_lines_are_there_a_moment_later(tmp_path):
+    path = tmp_path / "a" / "lines"
+    with LineWriter(path, header=b"head") as writer:
+        writer.add(b"one")
+        writer.add(b"two")
+        await asyncio.sleep(3 * FLUSH_SECONDS)
+        assert path.read_bytes() == b"head\none\ntwo\n"
+
+
+async def test_a_large_batch_does_not_wait(tmp_path):
+    with LineWriter(tmp_path / "lines") as writer:
+        writer.add(b"x" * FLUSH_BYTES)
+        assert (tmp_path / "lines").stat().st_size == FLUSH_BYTES + 1
+
+
+async def test_closing_writes_what_waits_and_leaves_no_timer(tmp_path):
+    with LineWriter(tmp_path / "lines") as writer:
+        writer.add(b"one")
+    assert (tmp_path / "lines").read_bytes() == b"one\n"
+    await asyncio.sleep(2 * FLUSH_SECONDS)
+
+
+async def test_a_torn_last_line_is_ended_and_the_header_is_written_once(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"head\none\ntw")
+    with LineWriter(path, header=b"head") as writer:
+        writer.add(b"three")
+    assert path.read_bytes() == b"head\none\ntw\nthree\n"
+
+
+async def test_two_writers_do_not_tear_each_others_lines(tmp_path):
+    with LineWriter(tmp_path / "lines") as first, LineWriter(tmp_path / "lines") as second:
+        for number in range(200):
+            (first if number % 2 else second).add(b"%04d" % number * 50)
+            if number % 7 == 0:
+                await asyncio.sleep(0.01)
+    lines = (tmp_path / "lines").read_bytes().splitlines()
+    assert sorted(lines) == sorted(b"%04d" % number * 50 for number in range(200))
+
+
+async def test_a_failure_of_a_timer_is_told_by_the_next_call(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    writer = LineWriter(tmp_path / "file" / "lines")
+    writer.add(b"one")
+    await asyncio.sleep(2 * FLUSH_SECONDS)
+    with pytest.raises(StoreError, match="cannot be written"):
+        writer.add(b"two")
+    with pytest.raises(StoreError):
+        writer.close()
+
+
+async def test_the_first_error_of_a_block_is_the_one_that_counts(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    def fail_with(writer):
+        with writer:
+            writer.add(b"one")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_with(LineWriter(tmp_path / "file" / "lines"))
