@@ -19,7 +19,8 @@ class JudgeSettings(BaseModel):
     embeddings_model: str | None = None
     """Of the embeddings that ``similar`` compares; without it ``similar`` is unsupported."""
     token_variable: str = "OPENAI_API_KEY"  # noqa: S105  # the variable's name
-    """Environment variable that holds the judge's token; unset means that none is sent."""
+    """Environment variable that holds the judge's token; unset means that none is sent. A token of OpenAI, Predibase,
+    Hugging Face, AWS or Prefect goes only to its owner's addresses and to this machine."""
     max_concurrency: int = Field(default=8, ge=1, le=256)
     timeout_seconds: float = Field(default=120.0, gt=0)
     """For one answer of the judge."""
