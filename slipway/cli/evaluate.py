@@ -18,6 +18,7 @@ from slipway.cli.results_view import print_results, results_document, results_ex
 from slipway.configs import ConfigKind, find_config
 from slipway.errors import ConfigurationError
 from slipway.gate_file import Gate, load_gate
+from slipway.judge_agreement import judge_agreement
 from slipway.junit import junit_xml
 from slipway.power import design_notes
 from slipway.results import Arm
@@ -178,6 +179,9 @@ def _print_end(console: Console, done: Evaluation) -> None:
             f"{board.asked} answers asked for, {board.reused} reused from earlier evaluations (--fresh asks again)",
             soft_wrap=True,
         )
+    agreement = judge_agreement(done.results)
+    if agreement is not None:
+        console.print(escape(agreement.remark or f"{agreement}."), soft_wrap=True)
     stopped = next((result.error for result in done.results if result.not_asked), None)
     if stopped:
         console.print(escape(printable(stopped)), soft_wrap=True)
