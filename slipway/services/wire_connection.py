@@ -89,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._received_bytes = 0
-        self._headers: dict[str, str] = {}
+        self._headers: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._is_in_body = False
         self._stays_open = True
@@ -167,7 +167,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """The server sends no more. A reply that says nothing of its length is thereby whole."""
-        if self._is_in_body and not self._headers.keys() & {"content-length", "transfer-encoding"}:
+        if self._is_in_body and {"content-length", "transfer-encoding"}.isdisjoint(_decoded(self._headers)):
             self.on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -194,10 +194,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers behind a body are of no use to anybody here."""
-        if self._is_in_body:
-            return
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1").rstrip(" \t")
-        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+        if not self._is_in_body:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Note whether the connection outlives this reply, which the parser knows only now."""
@@ -211,7 +209,7 @@ class Connection(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         """Hand the reply over, unless it is one that only announces another (1xx)."""
         status = self._parser.get_status_code()
-        headers, self._headers = self._headers, {}
+        headers, self._headers = self._headers, []
         pieces, self._pieces = self._pieces, []
         self._is_in_body = False
         waiter = self._waiter
@@ -223,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
         if not waiter.done():
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            waiter.set_result(RawReply(status, headers, body, (now - self._sent_at) * 1000.0))
+            waiter.set_result(RawReply(status, _decoded(headers), body, (now - self._sent_at) * 1000.0))
 
     # The clock
 
@@ -248,3 +246,13 @@ class Connection(asyncio.BufferedProtocol):
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
+
+
+def _decoded(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    found = {name.decode("latin-1").lower(): value.decode("latin-1").rstrip(" \t") for name, value in headers}
+    if len(found) < len(headers):  # several of one name
+        found = {}
+        for raw_name, raw_value in headers:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").rstrip(" \t")
+            found[name] = f"{found[name]}, {value}" if name in found else value
+    return found

@@ -186,6 +186,13 @@ async def test_a_reply_without_a_length_ends_with_the_connection():
     assert server.connections == 2
 
 
+async def test_a_reply_of_another_coding_does_not_end_with_the_connection():
+    """It would have been cut off by chance as well as by intent."""
+    async with wired(says_and_closes(b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nabc")) as (_, wire):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await wire.send("POST", "/")
+
+
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nconnection: close", b"HTTP/1.0 200 OK"])
 async def test_a_connection_that_the_server_ends_is_not_used_again(head):
     """Even when the server is slow to end it."""
