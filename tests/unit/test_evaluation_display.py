@@ -73,10 +73,10 @@ def test_without_answers_there_is_no_mark():
 
 
 def test_piped_it_prints_a_line_every_ten_seconds(event):
-    now = 0.0
+    times = iter([0.0, 1.0, LINE_SECONDS, LINE_SECONDS, LINE_SECONDS + 1, 2 * LINE_SECONDS, 2 * LINE_SECONDS])
     console = Console(file=io.StringIO(), width=160)
-    lines = _Lines(console, lambda: now)
-    for now in (1.0, LINE_SECONDS, LINE_SECONDS + 1, 2 * LINE_SECONDS):
+    lines = _Lines(console, lambda: next(times))
+    for _ in range(4):
         lines(event)
     printed = console.file.getvalue().splitlines()
     assert len(printed) == 2
