@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -70,18 +70,7 @@ class Evidence:
 
         None where it has no such value.
         """
-        if case not in self.sound.get(arm, ()):
-            return None
-        result = self.arms[arm][case]
-        if measure == Metric.PASS_RATE:
-            return None if result.passed is None else float(result.passed)
-        if measure == Metric.SCORE:
-            return result.score
-        if is_latency(measure):
-            return result.latency_ms
-        if is_cost(measure):
-            return result.cost_usd
-        return result.metrics.get(measure.removeprefix(NAMED))
+        return self._values_of(arm, measure).get(case)
 
     def reading(self, arm: Arm, case: str, measure: Measure) -> float | Gap:
         """Give the value, or why there is none."""
@@ -131,6 +120,19 @@ class Evidence:
         names = {name for lines in self.arms.values() for result in lines.values() for name in result.metrics}
         return tuple(f"{NAMED}{name}" for name in sorted(names))
 
+    @cached_property
+    def _known(self) -> dict[tuple[Arm, Measure], dict[str, float]]:
+        return {}
+
+    def _values_of(self, arm: Arm, measure: Measure) -> dict[str, float]:
+        """Collect them once: every rule asks for each case several times."""
+        known = self._known.get((arm, measure))
+        if known is None:
+            read, lines = _reader(measure), self.arms.get(arm, {})
+            known = {case: value for case in self.sound.get(arm, ()) if (value := read(lines[case])) is not None}
+            self._known[arm, measure] = known
+        return known
+
     def _is_pending(self, arm: Arm, case: str) -> bool:
         result = self.arms.get(arm, {}).get(case)
         return result is not None and result.not_asked
@@ -177,6 +179,19 @@ def align(results: Sequence[CaseResult]) -> Evidence:
             for arm, lines in arms.items()
         },
     )
+
+
+def _reader(measure: Measure) -> Callable[[CaseResult], float | None]:
+    if measure == Metric.PASS_RATE:
+        return lambda result: None if result.passed is None else float(result.passed)
+    if measure == Metric.SCORE:
+        return lambda result: result.score
+    if is_latency(measure):
+        return lambda result: result.latency_ms
+    if is_cost(measure):
+        return lambda result: result.cost_usd
+    name = measure.removeprefix(NAMED)
+    return lambda result: result.metrics.get(name)
 
 
 def instrument_fault(result: CaseResult) -> str:

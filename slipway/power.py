@@ -165,8 +165,8 @@ def _of_comparison(rule: NonInferiority | Superiority, n: int, gate: Gate) -> De
         if rule.limit < 0:
             needed = _concordant_n(rule.limit, gate.confidence)
             sentence = (
-                f"{rule.name}: blind with {_cases(n)}. Even a run without any difference would be inconclusive; it takes "
-                f"{needed} cases to see the margin."
+                f"{rule.name}: blind with {_cases(n)}. Even a run without any difference would be inconclusive; it "
+                f"takes {needed} cases to see the margin."
             )
         return _blind(rule.name, n, sentence, margin=margin)
     passes = _chance_to_pass(n, rule.limit, gate.confidence)

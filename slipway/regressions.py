@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
-from slipway.bootstrap import TooFewGroupsError, bootstrap_mean, sign_flip
+from slipway.bootstrap import TooFewGroupsError, normal_mean, sign_flip
 from slipway.evidence import Evidence
 from slipway.gate_file import NAMED, Gate, Measure, Metric
 from slipway.gate_rules import is_binary
@@ -138,7 +138,7 @@ def _interval(pairs: _Pairs, confidence: float) -> Interval | None:
         return score_interval(gains, losses, len(pairs), confidence=confidence)
     differences = [ours - theirs for ours, theirs, _ in pairs]
     try:
-        return bootstrap_mean(differences, confidence=confidence, support=(-1.0, 1.0), groups=groups)
+        return normal_mean(differences, confidence=confidence, groups=groups)
     except TooFewGroupsError:
         return None
 

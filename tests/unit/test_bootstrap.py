@@ -15,6 +15,7 @@ from slipway.bootstrap import (
     bootstrap_quantile_ratio,
     bootstrap_total_ratio,
     hodges_lehmann,
+    normal_mean,
     sign_flip,
 )
 from slipway.paired_rates import paired_difference
@@ -146,9 +147,31 @@ def test_later_attempts_draw_more_so_that_enough_lie_beyond_the_bounds():
     assert "32000 draws" in bootstrap_mean(graded(50), confidence=1 - 0.05 / 2**3).method
 
 
-def test_thousands_of_values_take_fewer_draws_and_no_jackknife():
-    interval = bootstrap_mean(graded(6000), confidence=0.95)
-    assert interval.method.startswith("percentile bootstrap, 3333 draws")
+def test_thousands_of_values_take_normal_theory_that_agrees_with_the_bootstrap():
+    source = random.Random(9)
+    skewed = [min(1.0, source.expovariate(4)) for _ in range(5001)]
+    many, fewer = bootstrap_mean(skewed, confidence=0.95), bootstrap_mean(skewed[:-1], confidence=0.95)
+    assert many.method == "normal theory, corrected for skewness"
+    assert fewer.method.startswith("BCa bootstrap, 2000 draws")
+    width = fewer.high - fewer.low
+    assert (many.low, many.high) == pytest.approx((fewer.low, fewer.high), abs=0.05 * width)
+
+
+def test_normal_theory_leans_to_the_long_tail_as_bca_does():
+    source = random.Random(10)
+    skewed = [source.expovariate(1) ** 2 for _ in range(300)]
+    normal, bca = normal_mean(skewed, confidence=0.95), bootstrap_mean(skewed, confidence=0.95)
+    lean = (normal.high - normal.estimate) / (normal.estimate - normal.low)
+    assert lean > 1.2
+    assert lean == pytest.approx((bca.high - bca.estimate) / (bca.estimate - bca.low), rel=0.12)
+    assert normal_mean([1.0] * 10, confidence=0.95).low == 1
+    with pytest.raises(TooFewGroupsError):
+        normal_mean([1.0] * 7, confidence=0.95)
+
+
+def test_quantiles_of_thousands_take_fewer_draws():
+    base = [float(value) for value in range(1, 5001)]
+    assert bootstrap_quantile_ratio(base, base, confidence=0.95).method.startswith("percentile bootstrap, 2000 draws")
 
 
 def test_ratio_of_totals():
