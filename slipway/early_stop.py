@@ -16,7 +16,7 @@ from slipway.gate import Decision, Verdict, decide
 from slipway.gate_file import EarlyStop as EarlyStopRule
 from slipway.gate_file import Gate
 from slipway.gate_prospects import prospects_of
-from slipway.gate_rules import DecidedBy, Outcome
+from slipway.gate_rules import DecidedBy, Outcome, confidence_of
 from slipway.results import Arm, CaseResult
 from slipway.suite import Case
 
@@ -65,6 +65,11 @@ class EarlyStop:
         self._gate = gate
         self._cases = cases
         self._arms = arms
+        self._not_asked = [
+            CaseResult(case=case.id, arm=arm, tags=case.tags, group=case.group, error="not asked", not_asked=True)
+            for case in cases
+            for arm in arms
+        ]
         self._has_champion = has_champion
         self._attempt = attempt
         self._every = every or max(_FEWEST_BETWEEN_LOOKS, math.ceil(len(cases) / _LOOKS))
@@ -89,27 +94,34 @@ class EarlyStop:
         if not self._gate.min_cases <= self._answered < len(self._cases) or not self._is_time_to_look():
             return None
         self._next_look = self._answered + self._every
-        lines = [*results, *self._not_asked()]
+        lines = [*results, *self._not_asked[self._answered * len(self._arms) :]]
         verdict = decide(lines, self._gate, has_champion=self._has_champion, attempt=self._attempt)
         return None if verdict.verdict is Decision.INCONCLUSIVE else _reason(verdict)
 
     def _is_time_to_look(self) -> bool:
-        if not self._prospects:
-            return False
-        within_reach = frozenset(prospect.name for prospect in self._prospects if prospect.may_fail)
-        if self._is_promotable and all(prospect.may_pass for prospect in self._prospects):
-            within_reach |= {Decision.PROMOTE}
+        """Whether the gate may have an answer: when certainty comes within reach, and then, or by a bound, at looks."""
+        within_reach = self._settled([prospect.certain() for prospect in self._prospects])
         is_news, self._within_reach = within_reach != self._within_reach, within_reach
-        if self._gate.early_stop is EarlyStopRule.SEQUENTIAL:
-            return is_news or self._answered >= self._next_look
-        return bool(within_reach) and (is_news or self._answered >= self._next_look)
+        is_due = self._answered >= self._next_look
+        if within_reach and (is_news or is_due):
+            return True
+        if not is_due or self._gate.early_stop is not EarlyStopRule.SEQUENTIAL:
+            return False
+        self._next_look = self._answered + self._every
+        confidence = confidence_of(self._gate, self._attempt)
+        return bool(self._settled([prospect.bounded(confidence) for prospect in self._prospects]))
 
-    def _not_asked(self) -> list[CaseResult]:
-        return [
-            CaseResult(case=case.id, arm=arm, tags=case.tags, group=case.group, error="not asked", not_asked=True)
-            for case in self._cases[self._answered :]
-            for arm in self._arms
-        ]
+    def _settled(self, bounds: Sequence[tuple[float, float]]) -> frozenset[str]:
+        """Name the rules that may have failed by these bounds or for certain, and promotion if all may have passed."""
+        passed, failed = [], set()
+        for prospect, found in zip(self._prospects, bounds, strict=True):
+            ranges = (found, prospect.certain())
+            passed.append(any(prospect.may_pass(one) for one in ranges))
+            if any(prospect.may_fail(one) for one in ranges):
+                failed.add(prospect.name)
+        if self._is_promotable and passed and all(passed):
+            failed.add(Decision.PROMOTE)
+        return frozenset(failed)
 
 
 def _reason(verdict: Verdict) -> str:

@@ -1,8 +1,8 @@
 """How far each rule of a gate still is from being settled, as answers come in: quick to know, and never too far.
 
-Asking the gate costs tests and intervals; this costs an addition for each answer. An interval holds its estimate, so a
+Asking the gate costs tests and bootstraps; this costs an addition for each answer. An interval holds its estimate, so a
 rule cannot fail for certain before even the best answers would leave the estimate on the wrong side of the limit, nor
-pass before even the worst would leave it on the right one. Knows what a rule averages, not how the mean is bounded.
+pass before even the worst would leave it on the right one. Where the gate takes always-valid bounds, they are computed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slipway.evidence import Evidence
 from slipway.gate_file import EarlyStop, Gate, Measure, Metric, NonInferiority, Requirement, Superiority, is_share
 from slipway.gate_requirements import QUANTILES
 from slipway.results import Arm
+from slipway.sequential import confidence_sequence
 from slipway.suite import Case
 
 __all__ = ["Prospect", "prospects_of"]
@@ -36,8 +37,9 @@ class Prospect:
         limit: Of the mean.
         is_floor: Whether the mean must be above it.
         open: Cases that count and were not answered yet.
-        known: Cases with a value.
-        total: The sum of their values.
+        has_bound: Whether an always-valid bound may settle it.
+        values: Of the cases that have one, in the order of the answers.
+        total: Their sum.
     """
 
     name: str
@@ -48,7 +50,8 @@ class Prospect:
     limit: float
     is_floor: bool = True
     open: int
-    known: int = 0
+    has_bound: bool = False
+    values: list[float] = field(default_factory=list)
     total: float = 0.0
 
     def read(self, fresh: Evidence) -> None:
@@ -58,30 +61,35 @@ class Prospect:
             value = self._value(fresh, Arm.CANDIDATE, case)
             reference = self._value(fresh, self.other, case) if self.other else 0.0
             if value is not None and reference is not None:
-                self.known += 1
+                self.values.append(value - reference)
                 self.total += value - reference
 
-    @property
-    def may_fail(self) -> bool:
-        """Whether the rule may have failed for certain: even the best answers leave the mean on the wrong side."""
-        least, most = self._range()
-        return most < self.limit - _SLACK if self.is_floor else least > self.limit + _SLACK
+    def certain(self) -> tuple[float, float]:
+        """Give the least and the largest that the mean can become."""
+        n = len(self.values) + self.open
+        if n == 0:
+            return -math.inf, math.inf
+        return (self.total - self.open * bool(self.other)) / n, (self.total + self.open) / n
 
-    @property
-    def may_pass(self) -> bool:
-        """Whether the rule may have passed for certain: even the worst answers leave the mean on the right side."""
-        least, most = self._range()
-        return least >= self.limit - _SLACK if self.is_floor else most <= self.limit + _SLACK
+    def bounded(self, confidence: float) -> tuple[float, float]:
+        """Give the always-valid bounds of the mean; infinite where the gate takes none."""
+        if not self.has_bound or not self.values:
+            return -math.inf, math.inf
+        support = (-1.0 if self.other else 0.0, 1.0)
+        interval = confidence_sequence(self.values, support=support, confidence=confidence)
+        return interval.low, interval.high
+
+    def may_pass(self, bounds: tuple[float, float]) -> bool:
+        """Whether bounds are on the right side of the limit."""
+        return bounds[0] >= self.limit - _SLACK if self.is_floor else bounds[1] <= self.limit + _SLACK
+
+    def may_fail(self, bounds: tuple[float, float]) -> bool:
+        """Whether bounds are on the wrong side of the limit."""
+        return bounds[1] < self.limit - _SLACK if self.is_floor else bounds[0] > self.limit + _SLACK
 
     def _value(self, fresh: Evidence, arm: Arm, case: str) -> float | None:
         value = fresh.value(arm, case, self.metric)
         return value if value is None or self.within_ms is None else float(value <= self.within_ms)
-
-    def _range(self) -> tuple[float, float]:
-        n = self.known + self.open
-        if n == 0:
-            return -math.inf, math.inf
-        return (self.total - self.open * bool(self.other)) / n, (self.total + self.open) / n
 
 
 def prospects_of(
@@ -100,18 +108,18 @@ def prospects_of(
     if against.base is not None:
         comparisons.append((Arm.BASE, against.base))
     is_clustered = max(Counter(case.group for case in cases if case.group is not None).values(), default=1) > 1
-    has_bound = gate.early_stop is EarlyStop.SEQUENTIAL
+    has_bound = gate.early_stop is EarlyStop.SEQUENTIAL and not is_clustered
 
     def is_countable(metric: Measure) -> bool:
-        return not is_clustered and is_share(metric) and (has_bound or metric == Metric.PASS_RATE)
+        return is_share(metric) and (has_bound or (metric == Metric.PASS_RATE and not is_clustered))
 
     prospects = [
-        Prospect(name=rule.name, metric=rule.metric, other=arm, limit=rule.limit, open=len(cases))
+        Prospect(name=rule.name, metric=rule.metric, other=arm, limit=rule.limit, open=len(cases), has_bound=has_bound)
         for arm, rule in comparisons
         if is_countable(rule.metric)
     ]
     prospects += [
-        _of_requirement(rule, cases)
+        _of_requirement(rule, cases, has_bound=has_bound and not _is_absolute(rule))
         for rule in gate.require
         if rule.metric in QUANTILES or _is_absolute(rule) or is_countable(rule.metric)
     ]
@@ -124,14 +132,15 @@ def _is_absolute(rule: Requirement) -> bool:
     return is_share(rule.metric) and (rule.at_least == 1.0 or rule.at_most == 0.0)
 
 
-def _of_requirement(rule: Requirement, cases: Sequence[Case]) -> Prospect:
-    open_cases = sum(rule.tag is None or rule.tag in case.tags for case in cases)
-    if rule.metric in QUANTILES:
-        limit = QUANTILES[Metric(rule.metric)]
-        return Prospect(
-            name=rule.name, metric=rule.metric, tag=rule.tag, within_ms=rule.bound, limit=limit, open=open_cases
-        )
-    is_floor = rule.at_least is not None
+def _of_requirement(rule: Requirement, cases: Sequence[Case], *, has_bound: bool) -> Prospect:
+    is_quantile = rule.metric in QUANTILES
     return Prospect(
-        name=rule.name, metric=rule.metric, tag=rule.tag, limit=rule.bound, is_floor=is_floor, open=open_cases
+        name=rule.name,
+        metric=rule.metric,
+        tag=rule.tag,
+        within_ms=rule.bound if is_quantile else None,
+        limit=QUANTILES[Metric(rule.metric)] if is_quantile else rule.bound,
+        is_floor=is_quantile or rule.at_least is not None,
+        open=sum(rule.tag is None or rule.tag in case.tags for case in cases),
+        has_bound=has_bound,
     )

@@ -210,10 +210,22 @@ def test_nothing_is_looked_at_before_a_rule_is_within_reach(looks):
     assert looks[0] == 41
 
 
-def test_looks_are_few_whatever_the_size(looks):
+def test_an_open_bound_asks_nothing_of_the_gate(looks):
+    """The bounds themselves are cheap; the gate's tests and bootstraps wait until one of them has settled a rule."""
     rules = gate(early_stop="sequential", require=[{"metric": "pass_rate", "at_least": 0.8}])
     cases = suite(400)
     results = record(cases, candidate=[1, 1, 1, 1, 0] * 80)
+    assert run(EarlyStop(rules, cases, (Arm.CANDIDATE,)), results)[1] is None
+    assert len(looks) <= 2
+
+
+def test_looks_are_few_whatever_the_size(looks):
+    """One rule within reach, and another that stays open: a look every 5 %."""
+    rules = gate(
+        require=[{"metric": "pass_rate", "tag": "safety", "at_least": 0.9}, {"metric": "pass_rate", "at_least": 0.5}]
+    )
+    cases = suite(400, tagged=range(9))
+    results = record(cases, candidate=[1] * 7 + [0] * 2 + [1, 1, 0] * 131)
     assert run(EarlyStop(rules, cases, (Arm.CANDIDATE,)), results)[1] is None
     assert 10 < len(looks) < 25
 
@@ -242,6 +254,27 @@ def test_the_always_valid_bound_ends_a_clear_hold():
     asked, reason = run(EarlyStop(rules, cases, BOTH_ARMS, has_champion=True, every=1), results, arms=2)
     assert asked < 80
     assert reason.startswith("settled early by the always-valid bound (hold): pass_rate against champion")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_quick_look_misses_no_stop(seed):
+    """Wherever the gate itself would have decided first, there the evaluation ends."""
+    rules = gate(
+        early_stop="sequential",
+        require=[{"metric": "pass_rate", "at_least": 0.6}],
+        against={"champion": {"metric": "pass_rate", "margin": 0.2}},
+    )
+    rng = random.Random(seed)
+    cases = suite(40)
+    quality = rng.choice([0.3, 0.6, 0.95])
+    champion = [int(rng.random() < 0.8) for _ in cases]
+    results = record(cases, candidate=[int(rng.random() < quality) for _ in cases], champion=champion)
+    looked = (
+        (asked, decide(stopped_record(cases, results, asked, BOTH_ARMS, ""), rules, has_champion=True).verdict)
+        for asked in range(rules.min_cases, len(cases))
+    )
+    first = next((asked for asked, verdict in looked if verdict is not Decision.INCONCLUSIVE), len(cases))
+    assert run(EarlyStop(rules, cases, BOTH_ARMS, has_champion=True, every=1), results, arms=2)[0] == first
 
 
 def test_a_later_attempt_needs_more_evidence():
