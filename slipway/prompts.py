@@ -18,7 +18,7 @@ from slipway.errors import ConfigFileError
 from slipway.suite_file import GenerationEntry, PromptEntry
 from slipway.suite_paths import PREFIX, SuiteFiles, is_program
 from slipway.templates import json_text, render, render_value
-from slipway.yaml_files import KeyPath, YamlDocument, parse_yaml, validate
+from slipway.yaml_files import KeyPath, YamlDocument, is_too_deep, parse_yaml, validate
 
 __all__ = ["Message", "Prompt", "PromptTemplate", "read_prompts"]
 
@@ -249,7 +249,8 @@ def _parsed(text: str) -> object:
     start = text.lstrip()[:1]
     try:
         if start in {"[", "{", '"'} and not text.lstrip().startswith(("{{", "{%", "{#")):
-            return json.loads(text)
+            value = json.loads(text)
+            return None if is_too_deep(value) else value
         return parse_yaml(text, path=Path("prompt.yaml")).value if _is_yaml(text) else None
     except (ValueError, RecursionError, ConfigFileError):
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +20,16 @@ from pydantic import BaseModel, ValidationError
 from slipway.errors import ConfigFileError
 from slipway.validation_errors import Problem, describe, explain
 
-__all__ = ["KeyPath", "YamlDocument", "load_model", "parse_yaml", "read_document", "read_text", "validate"]
+__all__ = [
+    "KeyPath",
+    "YamlDocument",
+    "is_too_deep",
+    "load_model",
+    "parse_yaml",
+    "read_document",
+    "read_text",
+    "validate",
+]
 
 KeyPath = tuple[str | int, ...]
 """Keys and 0-based indexes from the top of the document."""
@@ -196,6 +205,12 @@ def _parse_json(text: str, path: Path, first_line: int) -> YamlDocument:
         raise ConfigFileError("is nested too deeply.", file=path, line=first_line, fix="Flatten it.") from None
     except ValueError:
         raise ConfigFileError("holds a number of thousands of digits.", file=path, fix="Shorten it.") from None
+    if is_too_deep(value):
+        raise ConfigFileError(
+            f"is nested more than {MAX_DEPTH} levels deep.", file=path, line=first_line, fix="Flatten it."
+        )
+    if "\n" not in text.strip():  # as in JSONL, whose many lines would each cost a reader of YAML
+        return YamlDocument(path=path, value=value, lines=dict.fromkeys(_key_paths(value), first_line))
     # JSON is YAML but for tabs between tokens and escapes of surrogates; neither changes a position that matters.
     as_yaml = _JSON_ESCAPE.sub("x", text.replace("\t", " "))
     try:
@@ -203,6 +218,30 @@ def _parse_json(text: str, path: Path, first_line: int) -> YamlDocument:
     except ConfigFileError:
         lines = {(): first_line}
     return YamlDocument(path=path, value=value, lines=lines)
+
+
+def _key_paths(value: object) -> Iterator[KeyPath]:
+    """List the places inside a value, itself included."""
+    yield ()
+    for key, item in _items(value):
+        for below in _key_paths(item):
+            yield (key, *below)
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether lists and objects stand in each other more than ``MAX_DEPTH`` times, which recursion may not survive."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [item for outer in level for _, item in _items(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _items(value: object) -> Iterable[tuple[str | int, object]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
 
 
 def _resolve(text: str) -> str | int | float | bool | None:

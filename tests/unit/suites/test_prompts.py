@@ -50,6 +50,8 @@ def test_column_of_a_table_is_prompts(write, prompts):
 def test_text_that_begins_like_json_is_text(prompts):
     texts = ["[INST] {{x}} [/INST]", '"Yes" or "no"?', "{not json", "{{x}} is", "[1, 2"]
     assert prompts(texts, {"x": "a"}) == ["[INST] a [/INST]", '"Yes" or "no"?', "{not json", "a is", "[1, 2"]
+    deep = "[" * 900 + "]" * 900
+    assert prompts([deep]) == [deep]
 
 
 def test_json_that_only_templates_make_valid_is_read_once_filled_in(write, prompts):

@@ -325,6 +325,19 @@ def test_error_in_a_csv_names_its_line(write, refused, text, line, says):
     assert says in error.message
 
 
+def test_line_of_a_jsonl_that_is_nested_too_deeply_is_refused(write, refused):
+    write('{"vars": {}}\n{"vars": {"a": ' + "[" * 300 + "]" * 300 + "}}\n", "deep.jsonl")
+    error = refused("prompts: [x]\ntests: deep.jsonl\n")
+    assert (error.line, error.message.endswith("is nested more than 100 levels deep.")) == (2, True)
+
+
+def test_key_in_a_jsonl_is_named(write, refused):
+    write('{"vars": {}}\n{"asert": []}\n', "more.jsonl")
+    error = refused("prompts: [x]\ntests: more.jsonl\n")
+    assert (error.line, error.key) == (2, "[1].asert")
+    assert "Did you mean 'assert'?" in str(error)
+
+
 def test_file_of_variables_must_hold_keys_and_values(write, refused):
     write("[a]", "vars.yaml")
     assert "keys and values" in refused("prompts: [x]\ntests: [{vars: file://vars.yaml}]\n").message
