@@ -7,28 +7,17 @@ machine: CHROMIUM names it, else the usual names are tried. Run it with `make br
 
 import asyncio
 import json
-import os
-import shutil
 import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+from chromium import ARGUMENTS, find_chromium
 from playwright.async_api import Page, async_playwright
 
 from slipway.cli.prefect_session import prepare_prefect
 
 OUT = Path("screenshots")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 PAGE_SECONDS = 30.0
-
-
-def find_chromium() -> str:
-    """The browser to drive."""
-    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
-    for name in names:
-        if name and (path := shutil.which(name)):
-            return path
-    sys.exit("error: no chromium on this machine.\nfix:   install Debian's package chromium, or set CHROMIUM.")
 
 
 def artifact_ids(ui: str) -> dict[str, str]:
