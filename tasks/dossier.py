@@ -116,6 +116,7 @@ class Dossier:
             findings=self.findings,
             proof=self._proof_line(),
             verdict=self.verdict,
+            gate=plan.gate,
             results=read_results(self.results) if self.results else (),
             prompts={case.id: case.prompt for case in plan.suite.cases} if self.results else {},
             confidence=plan.gate.confidence,

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from slipway.cli.output import print_json, require_writable, stdout, write_text
 from slipway.configs import ConfigKind, find_config
 from slipway.errors import ConfigurationError
+from slipway.gate import decide
 from slipway.gate_file import load_gate
 from slipway.home import resolve_home
 from slipway.redaction import Redactor, scrub_text, secrets_from_environment
@@ -35,6 +36,7 @@ def report(
     *,
     suite: str | None = None,
     gate: str | None = None,
+    attempt: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
     target: str | None = None,
     out: Path = Path(REPORT_FILE),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -45,6 +47,7 @@ def report(
         results: JSONL as `slipway evaluate --out` and each release write it; or a release such as support-3.
         suite: Name or path of the suite, for the prompts.
         gate: Name or path of a gate file, for the verdict.
+        attempt: Which attempt of this candidate on this suite it is, from 1.
         target: Name or path of a target file, whose `redact` patterns mask the prompts.
         out: Where to write the report.
         as_json: Print one JSON document on stdout.
@@ -54,7 +57,7 @@ def report(
         found = _of_release(results)
         return _tell(found, as_json=as_json)
     require_writable(out)
-    known = _read(path, suite, gate, out)
+    known = _read(path, suite, gate, attempt, out)
     redactor = Redactor(load_target(find_config(ConfigKind.TARGET, target)).redact if target else ())
     data = masked(known, secrets=partial(scrub_text, secrets=secrets_from_environment(os.environ)), private=redactor)
     write_text(out, render_html(data))
@@ -62,16 +65,19 @@ def report(
     return _tell(out.absolute(), as_json=as_json)
 
 
-def _read(path: Path, suite: str | None, gate: str | None, out: Path) -> ReportData:
+def _read(path: Path, suite: str | None, gate: str | None, attempt: int, out: Path) -> ReportData:
     loaded = load_suite(find_config(ConfigKind.SUITE, suite), need_prompts=False) if suite else None
     rules = load_gate(find_config(ConfigKind.GATE, gate)) if gate else None
     command = ["slipway", "report", str(path), "--out", str(out)]
-    for option, value in (("--suite", suite), ("--gate", gate)):
+    again = "" if attempt == 1 else str(attempt)
+    for option, value in (("--suite", suite), ("--gate", gate), ("--attempt", again)):
         command += [option, value] if value else []
+    results = read_results(path)
     return data_of_results(
-        read_results(path),
+        results,
         name=path.name,
         suite=loaded,
+        verdict=decide(results, rules, attempt=attempt) if rules else None,
         gate=rules,
         references={
             "recorded results": str(path),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from slipway.gate import Verdict
+from slipway.gate_file import Gate
 from slipway.prompts import Prompt
 from slipway.results import CaseResult
 
@@ -90,6 +91,7 @@ class ReportData:
         findings: Of the inspection.
         proof: The live proof.
         verdict: Of the gate.
+        gate: Its rules, for what the suite can show under them.
         results: Recorded results of all arms.
         prompts: By case; private data already masked.
         gaps: Checks of the suite that could not be applied; empty where only the results tell.
@@ -124,6 +126,7 @@ class ReportData:
     findings: tuple[FindingLine, ...] = ()
     proof: ProofLine | None = None
     verdict: Verdict | None = None
+    gate: Gate | None = None
     results: Sequence[CaseResult] = ()
     prompts: Mapping[str, Prompt] = field(default_factory=dict)
     gaps: tuple[CheckGap, ...] = ()

@@ -23,6 +23,7 @@ from slipway.evidence import Evidence, align, instrument_fault
 from slipway.gate import RuleOutcome
 from slipway.gate_file import Metric
 from slipway.judge_agreement import Agreement, judge_agreement
+from slipway.power import DesignNote, design_notes
 from slipway.report.data import CheckGap, ReportData
 from slipway.results import Arm, CaseResult
 from slipway.statistics import Interval, quantile
@@ -133,6 +134,16 @@ class Figures:
     def agreement(self) -> Agreement | None:
         """How far the judge agrees with the rules; None where no answer has both."""
         return judge_agreement(self.data.results)
+
+    @cached_property
+    def design(self) -> tuple[DesignNote, ...]:
+        """What a suite of this size can show of each rule; empty without a gate."""
+        if self.data.gate is None:
+            return ()
+        sizes: dict[str | None, int] = {None: len(self.evidence.cases)}
+        sizes.update((tag, len(self.evidence.tagged(tag))) for tag in self.evidence.all_tags)
+        has_champion = Arm.CHAMPION in self.evidence.arms
+        return design_notes(sizes, self.data.gate, has_champion=has_champion, attempt=self.attempt)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from slipway.gate import decide
+from slipway.gate import Verdict
 from slipway.gate_file import Gate
 from slipway.report.data import ReportData
 from slipway.results import CaseResult
@@ -18,30 +18,29 @@ def data_of_results(
     *,
     name: str,
     suite: Suite | None = None,
+    verdict: Verdict | None = None,
     gate: Gate | None = None,
     references: Mapping[str, str] | None = None,
     reproduce: tuple[str, ...] = (),
 ) -> ReportData:
-    """Fill a report's data from results; nothing in it is masked yet.
+    """Fill a report's data; nothing in it is masked yet.
 
     Args:
         results: As an evaluation or a release recorded them.
         name: Of the results.
         suite: Whose prompts are shown; without it only outputs are.
-        gate: Decides; without it there is no verdict.
+        verdict: What a gate says of them, if one was asked.
+        gate: That gate, for what the suite can show under it.
         references: Names and digests of the files.
         reproduce: Commands that make the same report.
-
-    Raises:
-        ConfigurationError: The results hold two lines for one case and arm.
     """
-    verdict = decide(results, gate) if gate is not None else None
     return ReportData(
         name=name,
         release_id="",
         outcome=str(verdict.verdict) if verdict else "",
         reasons=verdict.reasons if verdict else (),
         verdict=verdict,
+        gate=gate,
         results=results,
         prompts={case.id: case.prompt for case in suite.cases} if suite else {},
         notes=suite.notes if suite else (),

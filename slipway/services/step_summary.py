@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["append_step_summary"]
+__all__ = ["VARIABLE", "append_step_summary"]
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
 

@@ -27,7 +27,8 @@ VOCABULARY = TALK.split()
 TOO_WIDE = """() => {
   const page = document.documentElement;
   if (page.scrollWidth <= page.clientWidth) return "";
-  const out = [...document.querySelectorAll("body *")].filter((node) => node.getBoundingClientRect().right > page.clientWidth);
+  const edge = page.clientWidth;
+  const out = [...document.querySelectorAll("body *")].filter((node) => node.getBoundingClientRect().right > edge);
   return out.slice(0, 5).map((node) => node.outerHTML.slice(0, 120)).join(" / ") || "something";
 }"""
 """What is wider than the window; empty where nothing is."""

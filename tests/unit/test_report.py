@@ -82,6 +82,7 @@ def full_data(**changes):
         "findings": (FindingLine(severity="error", code="scale.rslora", message="scaled", mended=True),),
         "proof": ProofLine(is_live=True, difference=1.2345, noise=1e-6, cold_ms=50.4, warm_ms=5.2),
         "verdict": verdict,
+        "gate": gate,
         "results": results,
         "prompts": {f"case-{index:03d}": f"What is {index}?" for index in range(100)},
         "notes": ("'providers' is ignored.",),
@@ -161,6 +162,8 @@ def test_sections_show_what_the_release_found_out(page):
     evidence = text_of(section(page, "evidence"))
     assert "'providers' is ignored." in evidence
     assert "agrees in 9 of 10" in evidence
+    assert "What a suite of this size can show" in evidence
+    assert "pass_rate at_least 0.9: " in evidence
     release = text_of(section(page, "release"))
     for shown in ("sha256:ab", "123 456 bytes", "ranks padded", "scale.rslora", "mended by fit", "lorax-0.12", "2.75"):
         assert shown in release.replace("\u202f", " ")
