@@ -11,6 +11,7 @@ body, a file exports a function).
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -43,21 +44,8 @@ STACK_LIMIT_BYTES = 256 * 2**10
 _CALL = r"""
 (() => {
   "use strict";
-  const { parse, stringify } = JSON;
-  const show = String, make = Function, isFinite = Number.isFinite;
-  class Unavailable extends Error {}
-  const refuse = (name) => { throw new Unavailable(name); };
-  const host = new Proxy({}, { get: (_, key) => (typeof key === "symbol" ? undefined : refuse("process." + key)) });
-  const quiet = () => undefined;
-  const globals = {
-    console: { log: quiet, info: quiet, warn: quiet, error: quiet, debug: quiet },
-    process: host,
-    require: (name) => refuse("require('" + name + "')"),
-  };
-  for (const name in globals) Object.defineProperty(globalThis, name, { value: globals[name], writable: true });
-  for (const name of NAMES) {
-    Object.defineProperty(globalThis, name, { get: () => refuse(name), set: quiet, configurable: true });
-  }
+  const { parse, stringify } = JSON, show = String, make = Function, isFinite = Number.isFinite, quiet = () => {};
+  globalThis.console = { log: quiet, info: quiet, warn: quiet, error: quiet, debug: quiet };
   let state = null;
   const succeed = (value) => {
     const type = value === null ? "null" : typeof value;
@@ -67,29 +55,24 @@ _CALL = r"""
   const fail = (error) => {
     let text = "something that cannot be shown";
     try { text = error === null ? "null, as it is where memory ends" : show(error?.message ?? error); } catch {}
-    state = stringify([error instanceof Unavailable ? "needs" : "threw", text]);
+    state = stringify(["threw", text]);
   };
   const exported = (source, name) => {
     const module = { exports: {} };
     make("module", "exports", source)(module, module.exports);
     const found = module.exports;
     const chosen = name ? found?.[name] : typeof found === "function" ? found : found?.default;
-    if (typeof chosen !== "function") {
-      throw new TypeError(name ? "the file exports no function " + name : "the file exports no function");
-    }
+    if (typeof chosen !== "function") throw new TypeError("the file exports no function " + name);
     return chosen;
   };
-  const start = (text) => {
-    try {
+  return (text) => {
+    if (text !== null) try {
       const { isModule, source, name, isTried, args } = parse(text);
-      const call = isModule ? exported(source, name) : make("output", "context", "process", source);
-      const value = isTried ? undefined : call(args[0], args[1], host);
+      const call = isModule ? exported(source, name) : make("output", "context", source);
+      const value = isTried ? undefined : call(args[0], args[1]);
       if (typeof value?.then === "function") Promise.resolve(value).then(succeed, fail);
       else succeed(value);
     } catch (error) { fail(error); }
-  };
-  return (text) => {
-    if (text !== null) start(text);
     return state;
   };
 })()
@@ -110,14 +93,12 @@ _MATCH = r"""
 """
 _ABSENT = (
     *("__dirname", "__filename", "AbortController", "Buffer", "clearInterval", "clearTimeout", "crypto", "fetch"),
-    *("Headers", "Intl", "Request", "Response", "setImmediate", "setInterval", "setTimeout", "structuredClone"),
-    *("TextDecoder", "TextEncoder", "URL", "URLSearchParams", "WebAssembly"),
+    *("global", "Headers", "import", "Intl", "process", "Request", "require", "Response", "setImmediate"),
+    *("setInterval", "setTimeout", "structuredClone", "TextDecoder", "TextEncoder", "URL", "URLSearchParams"),
+    "WebAssembly",
 )
 """What Node.js has and the language has not. Using one is told apart from an error of the script's own."""
-_BOOTSTRAP = _CALL.replace("NAMES", json.dumps(_ABSENT))
-_REFUSED_NAMES = (*_ABSENT, "require", "process", "import")
-
-
+_UNDEFINED = re.compile(r"'?([\w$]+)'? is not defined")
 _NO_MEMORY = f"it needs more than {MEMORY_LIMIT_BYTES // 2**20} MB of memory"
 _LIMIT_MESSAGES = {
     "interrupted": f"it ran longer than {TIME_LIMIT_SECONDS:g} s",
@@ -173,7 +154,7 @@ def check_script(script: Script) -> str:
     Raises:
         ValueError: It is no JavaScript, or a file that exports no function; says why.
     """
-    needed = missing_globals(script.source, _REFUSED_NAMES)
+    needed = missing_globals(script.source, _ABSENT)
     if needed:
         return needed
     try:
@@ -265,7 +246,7 @@ def _run(script: Script, arguments: list[object], *, is_tried: bool) -> Returned
     }
     context = _context()
     try:
-        runner = context.eval(_BOOTSTRAP)
+        runner = context.eval(_CALL)
         state = runner(_json(call))
         if state is None:
             state = _settled(context, runner)
@@ -294,9 +275,10 @@ def _read(state: str | None) -> Returned:
     match found:
         case ["returned", str(kind), value]:
             return Returned(type=kind, value=value)
-        case ["needs", str(name)]:
-            raise ScriptNeedsError(name)
         case ["threw", str(message)]:
+            absent = _UNDEFINED.fullmatch(message)
+            if absent is not None and absent.group(1) in _ABSENT:
+                raise ScriptNeedsError(absent.group(1))
             raise ScriptError(_LIMIT_MESSAGES.get(message, message))
     raise ScriptError("it changed how values become JSON")
 
