@@ -110,6 +110,16 @@ class Evidence:
         return any(count > 1 for count in Counter(self.groups.values()).values())
 
     @cached_property
+    def coverage(self) -> Mapping[Arm, float]:
+        """For each arm with checks, the share of them that could be applied."""
+        shares = {}
+        for arm, lines in self.arms.items():
+            applied = [check.passed is not None for result in lines.values() for check in result.checks]
+            if applied:
+                shares[arm] = sum(applied) / len(applied)
+        return shares
+
+    @cached_property
     def all_tags(self) -> tuple[str, ...]:
         """Every tag of any case, sorted."""
         return tuple(sorted({tag for tags in self.tags.values() for tag in tags}))

@@ -14,7 +14,7 @@ from enum import StrEnum
 from slipway.evidence import Evidence, align, instrument_fault
 from slipway.gate_comparisons import compare_cost, compare_latency, compare_scores
 from slipway.gate_file import FirstRelease, Gate, load_gate
-from slipway.gate_obstacles import coverage_of, list_obstacles
+from slipway.gate_obstacles import list_obstacles
 from slipway.gate_requirements import require
 from slipway.gate_rules import DecidedBy, Outcome, RuleOutcome, confidence_of, undecided
 from slipway.regressions import Regression, regressions
@@ -144,7 +144,7 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
         rules=(*obstacles, *rules),
         attempt=attempt,
         confidence=confidence,
-        coverage=min(coverage_of(evidence).values(), default=1.0),
+        coverage=min(evidence.coverage.values(), default=1.0),
         not_asked=not_asked,
         decided_by=decided_by,
         regressions=worse,
@@ -210,7 +210,7 @@ def _notes(evidence: Evidence, gate: Gate, attempt: int) -> list[str]:
             f"This is attempt {attempt} of this candidate on this suite, decided at "
             f"{100 * gate.confidence:g} % confidence: repeats share one budget of error."
         )
-    for arm, share in coverage_of(evidence).items():
+    for arm, share in evidence.coverage.items():
         if share < 1:
             notes.append(f"Only {share:.1%} of the {arm}'s checks could be applied.")
     return notes

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 from slipway.evidence import Evidence, instrument_fault, is_out_of_range
 from slipway.gate_file import Gate
 from slipway.gate_rules import RuleOutcome, undecided
 from slipway.results import Arm
 
-__all__ = ["coverage_of", "list_obstacles"]
+__all__ = ["list_obstacles"]
 
 _SHOWN_TYPES = 5
 
@@ -39,7 +38,7 @@ def list_obstacles(evidence: Evidence, gate: Gate) -> list[RuleOutcome]:
             obstacles.append(undecided("finite values", reason, n=len(broken)))
         if reason := _too_much_missing(evidence, arm, gate):
             obstacles.append(undecided(f"max_missing {gate.max_missing:g}", reason, n=len(evidence.missing(arm))))
-    for arm, share in coverage_of(evidence).items():
+    for arm, share in evidence.coverage.items():
         if share < gate.min_coverage:
             reason = (
                 f"Only {share:.1%} of the {arm}'s checks could be applied, fewer than {gate.min_coverage:.1%}: "
@@ -47,16 +46,6 @@ def list_obstacles(evidence: Evidence, gate: Gate) -> list[RuleOutcome]:
             )
             obstacles.append(undecided(f"min_coverage {gate.min_coverage:g}", reason))
     return obstacles
-
-
-def coverage_of(evidence: Evidence) -> Mapping[Arm, float]:
-    """Give, for each arm with checks, the share of them that could be applied."""
-    shares = {}
-    for arm, lines in evidence.arms.items():
-        applied = [check.passed is not None for result in lines.values() for check in result.checks]
-        if applied:
-            shares[arm] = sum(applied) / len(applied)
-    return shares
 
 
 def _unsupported(evidence: Evidence, arm: Arm) -> str:

@@ -200,8 +200,10 @@ def _number(value: float, limit: float, unit: str) -> str:
     if unit == DOLLARS:
         return f"{value:.3g}"
     digits = 1 if unit else 2
-    # Compared as numbers, so that nothing is shown as -0.00.
-    while digits < 6 and value != limit and float(f"{value:.{digits}f}") == float(f"{limit:.{digits}f}"):
+    # As many as tell it from the limit, and from 0.
+    while digits < 6 and any(
+        value != other and float(f"{value:.{digits}f}") == float(f"{other:.{digits}f}") for other in (limit, 0.0)
+    ):
         digits += 1
     return f"{value:.{digits}f}"
 
