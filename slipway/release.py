@@ -132,12 +132,13 @@ def plan_release(*, adapter: str, name: str, target: str, suite: str, gate: str)
     target_file = find_config(ConfigKind.TARGET, target)
     suite_file = find_config(ConfigKind.SUITE, suite)
     gate_file = find_config(ConfigKind.GATE, gate)
+    where = load_target(target_file)
     return ReleasePlan(
         name=name,
         adapter=adapter,
         target_name=target_file.stem,
-        target=load_target(target_file),
-        suite=load_suite(suite_file),
+        target=where,
+        suite=load_suite(suite_file, judge=where.judge),
         gate=load_gate(gate_file),
         gate_digest="sha256:" + hashlib.sha256(gate_file.read_bytes()).hexdigest(),
         sources=(target_file, suite_file, gate_file),

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from slipway.checks import known_types
 from slipway.gate_file import Gate
-from slipway.suite_file import AssertionEntry, SuiteEntry, TestEntry
+from slipway.suite_file import OWN_KEYS, AssertionEntry, PromptEntry, ScenarioEntry, SuiteEntry, TestEntry
 from slipway.targets import Target
 
 __all__ = ["SCHEMA_KINDS", "config_schema", "schema_text"]
@@ -43,36 +43,62 @@ def schema_text(kind: str) -> str:
 
 def _suite_schema() -> Schema:
     """Join the parts of a suite, which are read one by one so that errors name their lines."""
-    suite, test, assertion = (_plain(entry.model_json_schema()) for entry in (SuiteEntry, TestEntry, AssertionEntry))
-    definitions: Schema = {}
-    for part in (suite, test, assertion):
-        definitions |= part.pop("$defs", {})
-    reference = {"type": "string", "description": "A path or glob, relative to this file."}
-    one_test = {"$ref": "#/$defs/Test"}
-    tests = {"anyOf": [reference, {"type": "array", "items": {"anyOf": [reference, _only("path"), one_test]}}]}
-    assertion["properties"]["type"] = {"enum": [f"{form}{kind}" for kind in known_types() for form in ("", "not-")]}
-    test["properties"]["assert"] = {"type": "array", "items": {"$ref": "#/$defs/Assertion"}}
-    suite["properties"] |= {
-        "$schema": {"type": "string"},
-        "prompts": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "object"]}}]},
-        "tests": tests,
-        "defaultTest": {"anyOf": [reference, one_test]},
-    }
+    entries = {"Suite": SuiteEntry, "Test": TestEntry, "Assertion": AssertionEntry, "Scenario": ScenarioEntry}
+    parts: dict[str, Schema] = {name: _plain(entry.model_json_schema()) for name, entry in entries.items()}
+    shared: Schema = {"Prompt": _plain(PromptEntry.model_json_schema())}
+    for part in (*parts.values(), *tuple(shared.values())):
+        shared |= part.pop("$defs", {})
+    file = {"type": "string", "description": "A path or glob, relative to this file."}
+    tests = _one_or_several(file, {"$ref": "#/$defs/TestFile"}, {"$ref": "#/$defs/Test"})
+    assertions = {"type": "array", "items": {"$ref": "#/$defs/AssertionOrReference"}}
+    types = [f"{form}{kind}" for kind in known_types() for form in ("", "not-")]
+    _refine(parts["Assertion"], {"type": {"enum": types}, "assert": assertions})
+    _refine(parts["Test"], {"assert": assertions})
+    _refine(parts["Scenario"], {"config": tests, "tests": tests})
+    _refine(
+        parts["Suite"],
+        {
+            "$schema": {"type": "string"},
+            "prompts": _one_or_several({"type": "string"}, {"$ref": "#/$defs/Prompt"}),
+            "tests": tests,
+            "defaultTest": {"anyOf": [file, {"$ref": "#/$defs/Test"}]},
+            "scenarios": _one_or_several(file, {"$ref": "#/$defs/Scenario"}),
+        },
+    )
+    parts["Suite"]["patternProperties"] = {f"^({'|'.join(map(re.escape, OWN_KEYS))})": {}}
     return {
         "$schema": DIALECT,
         "title": "Slipway suite file",
-        "anyOf": [{"$ref": "#/$defs/Suite"}, {"type": "array", "items": {"anyOf": [reference, one_test]}}],
-        "$defs": {**definitions, "Suite": suite, "Test": test, "Assertion": assertion},
+        "anyOf": [
+            {"$ref": "#/$defs/Suite"},
+            {"type": "array", "items": {"anyOf": [file, {"$ref": "#/$defs/Test"}]}},
+        ],
+        "$defs": {
+            **shared,
+            **parts,
+            "TestFile": _object({"path": {"type": "string"}, "config": {}}, required="path"),
+            "AssertionOrReference": {"anyOf": [file, {"$ref": "#/$defs/Reference"}, {"$ref": "#/$defs/Assertion"}]},
+            "Reference": {
+                "description": "An assertion template, with keys of its own in place of the template's.",
+                **_object({**parts["Assertion"]["properties"], "$ref": {"type": "string"}}, required="$ref"),
+            },
+        },
     }
 
 
-def _only(key: str) -> Schema:
-    return {
-        "type": "object",
-        "properties": {key: {"type": "string"}},
-        "required": [key],
-        "additionalProperties": False,
-    }
+def _refine(part: Schema, properties: Schema) -> None:
+    """Say of keys whose values the model leaves open what is read from them."""
+    for key, value in properties.items():
+        told = part["properties"].get(key, {}).get("description")
+        part["properties"][key] = {"description": told, **value} if told else value
+
+
+def _one_or_several(*kinds: Schema) -> Schema:
+    return {"anyOf": [*kinds, {"type": "array", "items": {"anyOf": list(kinds)}}]}
+
+
+def _object(properties: Schema, *, required: str) -> Schema:
+    return {"type": "object", "properties": properties, "required": [required], "additionalProperties": False}
 
 
 def _plain(schema: Any) -> Any:  # noqa: ANN401  # any part of a JSON document

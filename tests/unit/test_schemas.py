@@ -12,6 +12,7 @@ from slipway.schemas import SCHEMA_KINDS, config_schema, schema_text
 from slipway.yaml_files import read_document
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+PROMPTFOO_SUITES = sorted((Path(__file__).parent / "suites").glob("*/promptfooconfig.yaml"))
 GATE = {"confidence": 0.9, "require": [{"metric": "pass_rate", "at_least": 0.9}]}
 TARGET = {"kind": "sandbox", "bases": {"tiny": {}}}
 SUITE = {"prompts": ["{{x}}"], "tests": [{"vars": {"x": "1"}, "assert": [{"type": "not-contains", "value": "2"}]}]}
@@ -58,6 +59,15 @@ def test_shipped_files_conform_and_name_their_schema(kind):
 def test_what_the_reader_refuses_is_marked(kind, good, change):
     assert problems(kind, good) == []
     assert problems(kind, {**good, **change})
+
+
+@pytest.mark.parametrize("path", PROMPTFOO_SUITES, ids=lambda path: path.parent.name)
+def test_promptfoo_files_that_load_conform(path):
+    assert problems("suite", read_document(path).value) == []
+
+
+def test_there_are_promptfoo_files_to_look_at():
+    assert len(PROMPTFOO_SUITES) > 2
 
 
 def test_a_suite_may_be_a_bare_list_of_tests():
