@@ -223,6 +223,11 @@ def test_types_are_pinned():
     }  # fmt: skip
 
 
+def test_every_type_is_in_the_documentation(pytestconfig):
+    text = (pytestconfig.rootpath / "docs" / "checks.md").read_text(encoding="utf-8")
+    assert [name for name in supported_types() if not _is_judged_type(name) and f"`{name}`" not in text] == []
+
+
 def _is_judged_type(name):
     try:
         return "judge" in prepare(Check(type=name, value="x", threshold=0.5)).unsupported
