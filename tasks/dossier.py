@@ -14,7 +14,7 @@ from slipway.inspection import Inspection
 from slipway.ledger import Outcome, Promotion, ReleaseState
 from slipway.live_proof import LiveProof
 from slipway.release import ReleasePlan
-from slipway.report import FindingLine, FitLine, ProofLine, ReportData
+from slipway.report import CheckGap, FindingLine, FitLine, ProofLine, ReportData
 from slipway.report.provenance import generation_facts, server_facts
 from slipway.results_io import read_results
 from slipway.services.backends import PublishedAdapter, ServingDeployment
@@ -121,6 +121,10 @@ class Dossier:
             prompts={case.id: case.prompt for case in plan.suite.cases} if self.results else {},
             confidence=plan.gate.confidence,
             notes=plan.suite.notes,
+            gaps=tuple(
+                CheckGap(where=gap.where, type=gap.type, reason=gap.reason, cases=gap.cases)
+                for gap in plan.suite.unsupported
+            ),
             server=server_facts(plan.target),
             generation=generation_facts(plan.suite, plan.target) if self.results else {},
             seconds=seconds,

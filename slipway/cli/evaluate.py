@@ -15,6 +15,7 @@ from slipway.adapter import Source
 from slipway.cli.evaluation_display import showing_evaluation
 from slipway.cli.output import print_json, printable, require_writable, stderr, stdout, write_text
 from slipway.cli.results_view import print_results, results_document, results_exit_code
+from slipway.cli.step_summary import summarise_step
 from slipway.configs import ConfigKind, find_config
 from slipway.errors import ConfigurationError
 from slipway.gate_file import Gate, load_gate
@@ -91,6 +92,7 @@ async def evaluate(
     if junit is not None:
         write_text(junit, junit_xml(cases.description or suite, results))
     _print_end(console, done)
+    summarise_step(results, name=cases.description or suite)
     if as_json:
         print_json(results_document(results, cases.unsupported))
     else:

@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 from rich.markup import escape
 
 from slipway.cli.output import print_json, printable, stdout
+from slipway.cli.step_summary import summarise_step
 from slipway.configs import ConfigKind, find_config
 from slipway.gate import Decision, decide
 from slipway.gate_file import load_gate
@@ -36,7 +37,9 @@ def gate(
         attempt: Which attempt of this candidate on this suite it is, from 1; later ones need clearer evidence.
         as_json: Print one JSON document on stdout.
     """
-    verdict = decide(read_results(results), load_gate(find_config(ConfigKind.GATE, gate)), attempt=attempt)
+    lines = read_results(results)
+    verdict = decide(lines, load_gate(find_config(ConfigKind.GATE, gate)), attempt=attempt)
+    summarise_step(lines, name=results.name, verdict=verdict)
     if as_json:
         print_json(verdict.as_document())
         return EXIT_CODES[verdict.verdict]

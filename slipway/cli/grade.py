@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from slipway.cli.output import print_json, stdout, write_text
 from slipway.cli.results_view import print_results, results_document, results_exit_code
+from slipway.cli.step_summary import summarise_step
 from slipway.configs import ConfigKind, find_config
 from slipway.grading import grade_outputs, is_case_judged, judge_outputs
 from slipway.junit import junit_xml
@@ -50,6 +51,7 @@ async def grade(
     results = await _graded(loaded, outputs, Redactor(where.redact) if where and where.redact else None)
     if junit is not None:
         write_text(junit, junit_xml(loaded.description or suite, results))
+    summarise_step(results, name=loaded.description or suite)
     if as_json:
         print_json(results_document(results, loaded.unsupported))
     else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from slipway.gate import Verdict
 from slipway.gate_file import Gate
-from slipway.report.data import ReportData
+from slipway.report.data import CheckGap, ReportData
 from slipway.results import CaseResult
 from slipway.suite import Suite
 
@@ -44,6 +44,10 @@ def data_of_results(
         results=results,
         prompts={case.id: case.prompt for case in suite.cases} if suite else {},
         notes=suite.notes if suite else (),
+        gaps=tuple(
+            CheckGap(where=gap.where, type=gap.type, reason=gap.reason, cases=gap.cases)
+            for gap in (suite.unsupported if suite else ())
+        ),
         references=references or {},
         reproduce=reproduce,
     )

@@ -40,8 +40,8 @@ def _head(data: ReportData) -> str:
     top = headline(data)
     text = f"# {top.mark} {plain(data.release_id or data.name)}: {plain(data.outcome or 'results')}\n\n"
     text += bullets(plain(reason) for reason in top.reasons)
-    if top.further:
-        text += f"- and {top.further} more in the report\n"
+    if top.others:
+        text += f"- and {len(top.others)} more in the report\n"
     if top.served:
         text += f"\n{plain(top.served)}\n"
     return text

@@ -51,8 +51,8 @@ def percent(share: float) -> str:
 
 
 def signed(difference: float) -> str:
-    """Write a difference with its sign, the minus as long as the plus."""
-    return f"{difference:+.3f}".replace("-", "\N{MINUS SIGN}")
+    """Write a difference with its sign, the minus as long as the plus; what rounds to nothing has none."""
+    return f"{difference:+.3f}".replace("+0.000", "0.000").replace("-0.000", "0.000").replace("-", "\N{MINUS SIGN}")
 
 
 def milliseconds(value: float) -> str:

@@ -22,8 +22,8 @@ class Headline:
         mark: A sign that says the same without colour.
         meaning: What the word means, in a sentence.
         served: What applications get now; empty where nothing was released.
-        reasons: The first ones.
-        further: How many more there are.
+        reasons: The weightiest ones.
+        others: The rest.
     """
 
     word: str
@@ -32,7 +32,7 @@ class Headline:
     meaning: str
     served: str
     reasons: tuple[str, ...]
-    further: int
+    others: tuple[str, ...]
 
 
 _WORDS = {
@@ -43,24 +43,33 @@ _WORDS = {
     "unchanged": ("Unchanged", "neutral", "=", "The candidate is the champion already."),
     "promote": ("Promote", "good", "✓", "What the gate says of these recorded results; nothing was released."),
     "hold": ("Hold", "bad", "✗", "What the gate says of these recorded results; nothing was released."),
-    "": ("Results", "neutral", "#", "Recorded results; no gate has judged them."),
+    "": ("Results", "neutral", "•", "Recorded results; no gate has judged them."),
 }
 
 
 def headline(data: ReportData) -> Headline:
     """Say how it ended."""
-    word, tone, mark, meaning = _WORDS.get(data.outcome, (data.outcome.capitalize(), "neutral", "#", ""))
+    word, tone, mark, meaning = _WORDS.get(data.outcome, (data.outcome.capitalize(), "neutral", "•", ""))
     if data.outcome == "inconclusive" and not data.release_id:
         meaning = _WORDS["hold"][3]
+    reasons = _weightiest_first(data)
     return Headline(
         word=word,
         tone=tone,
         mark=mark,
         meaning=meaning,
         served=_served(data) if data.release_id else "",
-        reasons=tuple(map(_capitalised, data.reasons[:SHOWN_REASONS])),
-        further=max(0, len(data.reasons) - SHOWN_REASONS),
+        reasons=tuple(map(_capitalised, reasons[:SHOWN_REASONS])),
+        others=reasons[SHOWN_REASONS:],
     )
+
+
+def _weightiest_first(data: ReportData) -> tuple[str, ...]:
+    """Put what was compared first where everything passed; the reasons of other verdicts are in that order already."""
+    if data.outcome not in {"promoted", "promote"} or data.verdict is None:
+        return data.reasons
+    compared = [rule.reason for rule in data.verdict.rules if " against " in rule.rule and "ratio" not in rule.rule]
+    return tuple(sorted(data.reasons, key=lambda reason: reason not in compared))
 
 
 def _served(data: ReportData) -> str:

@@ -48,7 +48,7 @@ def test_visible_text_is_stable_and_can_be_encoded(text):
 
 def test_numbers_are_written_for_people():
     assert (percent(0.975), percent(1.0), percent(0.0)) == ("97.5\xa0%", "100\xa0%", "0\xa0%")
-    assert (signed(-0.05), signed(0.0)) == ("\N{MINUS SIGN}0.050", "+0.000")
+    assert (signed(-0.05), signed(0.0005), signed(-0.0004)) == ("\N{MINUS SIGN}0.050", "+0.001", "0.000")
     assert [milliseconds(value) for value in (0, 4.25, 380.8, 12_345, math.inf, math.nan)] == [
         *("0 ms", "4.2 ms", "381 ms", "12.3 s", "?", "?")
     ]
