@@ -57,7 +57,7 @@ def print_outcome(console: Console, outcome: ReleaseOutcome) -> None:
     if outcome.champion:
         console.print(f"  champion of {outcome.name} on {outcome.target}: [bold]{escape(outcome.champion)}[/]")
     if outcome.report is not None:
-        console.print(f"  report: {escape(str(outcome.report))}", soft_wrap=True)
+        console.print(f"  report: {escape(outcome.report.as_uri())}", soft_wrap=True)
 
 
 def outcome_document(outcome: ReleaseOutcome) -> dict[str, object]:
