@@ -85,7 +85,7 @@ async def release(  # noqa: PLR0917  # a flow's parameters become a form; Prefec
         return await conclude(dossier, Outcome.REFUSED, reasons)
 
     try:
-        outcome, reasons = await _try_out(dossier, approved=approved)
+        outcome, reasons = await _try_out(dossier, approved=approved, fresh=fresh)
         if outcome is not Outcome.PROMOTED:
             await _take_down(dossier)
     except BaseException:
@@ -112,7 +112,7 @@ async def _make_servable(dossier: Dossier) -> tuple[str, ...]:
     return () if inspection.verdict is InspectionVerdict.SERVABLE else inspection.reasons
 
 
-async def _try_out(dossier: Dossier, *, approved: bool) -> tuple[Outcome, tuple[str, ...]]:
+async def _try_out(dossier: Dossier, *, approved: bool, fresh: bool) -> tuple[Outcome, tuple[str, ...]]:
     """Everything that happens on the target."""
     plan, release_id = dossier.plan, dossier.release_id
     there: dict[str, Any] = {"target": plan.target, "target_name": plan.target_name, "release_id": release_id}
@@ -124,7 +124,15 @@ async def _try_out(dossier: Dossier, *, approved: bool) -> tuple[Outcome, tuple[
         return Outcome.HELD, proof.reasons
 
     results = dossier.results = await evaluate_arms(
-        quote(plan.suite), name=plan.name, candidate=adapter, champion=dossier.champion, deployment=deployment, **there
+        quote(plan.suite),
+        name=plan.name,
+        candidate=adapter,
+        champion=dossier.champion,
+        digest=dossier.bundle.digest,
+        deployment=deployment,
+        gate=plan.gate,
+        fresh=fresh,
+        **there,
     )
     verdict = dossier.verdict = await decide_verdict(
         results, plan.gate, has_champion=dossier.champion is not None, release_id=release_id

@@ -44,6 +44,7 @@ class Verdict:
         attempt: Which attempt of this candidate on this suite it is, from 1.
         confidence: Of the intervals, two-sided: the gate's, less what attempts and early looks spend.
         coverage: Share of the checks that could be applied, of the arm with the least.
+        is_obstructed: Whether the evidence could not have carried any decision: such a verdict spends no attempt.
         not_asked: Cases that some arm was not asked, because the evaluation had ended.
         decided_by: What decided; with cases not asked, certainty or the sequential bound.
         regressions: Tags and metrics below the champion's, or the base's; those beyond chance first. They inform only.
@@ -55,6 +56,7 @@ class Verdict:
     attempt: int = 1
     confidence: float = 0.95
     coverage: float = 1.0
+    is_obstructed: bool = False
     not_asked: int = 0
     decided_by: DecidedBy = DecidedBy.ANALYSIS
     regressions: tuple[Regression, ...] = ()
@@ -116,6 +118,7 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
             rules=tuple(obstacles),
             attempt=attempt,
             confidence=confidence,
+            is_obstructed=True,
         )
     is_first = not has_champion and Arm.CHAMPION not in evidence.arms
     rules, skipped = _apply(evidence, gate, is_first=is_first)
@@ -145,6 +148,7 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
         attempt=attempt,
         confidence=confidence,
         coverage=min(evidence.coverage.values(), default=1.0),
+        is_obstructed=bool(obstacles),
         not_asked=not_asked,
         decided_by=decided_by,
         regressions=worse,

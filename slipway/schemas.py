@@ -43,7 +43,12 @@ def schema_text(kind: str) -> str:
 
 def _suite_schema() -> Schema:
     """Join the parts of a suite, which are read one by one so that errors name their lines."""
-    entries = {"Suite": SuiteEntry, "Test": TestEntry, "Assertion": AssertionEntry, "Scenario": ScenarioEntry}
+    entries: dict[str, type[BaseModel]] = {
+        "Suite": SuiteEntry,
+        "Test": TestEntry,
+        "Assertion": AssertionEntry,
+        "Scenario": ScenarioEntry,
+    }
     parts: dict[str, Schema] = {name: _plain(entry.model_json_schema()) for name, entry in entries.items()}
     shared: Schema = {"Prompt": _plain(PromptEntry.model_json_schema())}
     for part in (*parts.values(), *tuple(shared.values())):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 from uuid import UUID
@@ -13,9 +14,9 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.runtime import flow_run
 
 from slipway.adapter import Source
-from slipway.gate import Verdict, decide
+from slipway.gate import Decision, Verdict, decide
 from slipway.gate_file import Gate
-from slipway.ledger import Json, Promotion
+from slipway.ledger import Json, Promotion, Trial
 from slipway.progress import Kind, ProgressEvent, emit
 from slipway.release import Step
 from slipway.results import Arm
@@ -27,6 +28,7 @@ from slipway.services.workspace import open_workspace
 from slipway.suite import Suite
 from slipway.targets import Target
 from tasks.journal import journaled
+from tasks.ledger import attempt_of, trials_of
 from tasks.options import LOCAL, REMOTE, load_token
 
 __all__ = ["decide_verdict", "evaluate_arms", "recorded_results"]
@@ -47,9 +49,8 @@ async def evaluate_arms(
     target: Target,
     target_name: str,
     release_id: str,
-    gate: Gate | None = None,
-    attempt: int = 1,
-    digest: str = "",
+    digest: str,
+    gate: Gate,
     fresh: bool = False,
 ) -> Path:
     """Ask candidate, champion and base every case that no earlier evaluation has recorded, and record the results.
@@ -66,9 +67,8 @@ async def evaluate_arms(
         target: Its target.
         target_name: The target's name in the ledger.
         release_id: Whose evaluation this is.
-        gate: The evaluation ends once this gate's verdict is certain; without one every case is asked.
-        attempt: Which attempt of the candidate on this suite it is, from 1.
-        digest: Of the candidate, as its promotion would record it; empty lets its id stand for its bytes.
+        digest: Of the candidate, as its promotion would record it.
+        gate: The evaluation ends once this gate's verdict is certain.
         fresh: Ask again what was recorded before this flow run.
 
     Returns:
@@ -85,8 +85,7 @@ async def evaluate_arms(
         "champion": champion.sequence if champion else 0,
         "suite": suite.digest,
         "server": deployment.url,
-        "gate": gate.model_dump(mode="json") if gate else None,
-        "attempt": attempt,
+        "gate": gate.model_dump(mode="json"),
         "fresh": run if fresh else "",
     }
     done = workspace.ledger.release(release_id).finished(Step.EVALUATE)
@@ -98,7 +97,7 @@ async def evaluate_arms(
         entrants[Arm.CHAMPION] = Entrant(
             adapter_id=champion.adapter_id,
             source=Source(champion.adapter_source),
-            digest=champion.digest if digest else "",
+            digest=champion.digest,
         )
     entrants[Arm.BASE] = Entrant()
     with journaled(workspace.ledger, release_id, Step.EVALUATE) as note:
@@ -113,7 +112,7 @@ async def evaluate_arms(
                 target_name=target_name,
                 store=workspace.answers,
                 path=path,
-                stopping=Stopping(gate=gate, has_champion=champion is not None, attempt=attempt) if gate else None,
+                stopping=Stopping(gate=gate, has_champion=champion is not None, attempt=attempt_of(release_id)),
                 run=run,
                 fresh=fresh,
                 watch=progress.watch,
@@ -130,14 +129,18 @@ async def evaluate_arms(
 
 
 @task(name="gate", task_run_name="gate-{release_id}", **LOCAL)
-async def decide_verdict(
-    results: Path, gate: Gate, *, has_champion: bool, release_id: str, attempt: int = 1
-) -> Verdict:
-    """Apply the gate to recorded results; ``attempt`` as ``gate.decide`` takes it."""
-    with journaled(open_workspace().ledger, release_id, Step.GATE) as note:
+async def decide_verdict(results: Path, gate: Gate, *, has_champion: bool, release_id: str) -> Verdict:
+    """Apply the gate to recorded results, and record that it was: repeated attempts are decided more strictly."""
+    ledger = open_workspace().ledger
+    earlier = trials_of(ledger.release(release_id))
+    with journaled(ledger, release_id, Step.GATE) as note:
+        evidence = _sha256(results)
+        attempt = attempt_of(release_id, evidence)
         verdict = decide(read_results(results), gate, has_champion=has_champion, attempt=attempt)
+        spends = verdict.verdict is not Decision.PROMOTE and not verdict.is_obstructed
+        trials = [*earlier, Trial(evidence=evidence, spends=spends)]
         note.message = f"{verdict.verdict}: {verdict.reasons[0] if verdict.reasons else 'every rule passed'}"
-        note.data = {"verdict": verdict.verdict}
+        note.data = {"verdict": verdict.verdict, "attempt": attempt, "trials": [asdict(trial) for trial in trials]}
         return verdict
 
 

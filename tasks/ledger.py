@@ -8,11 +8,20 @@ from __future__ import annotations
 import getpass
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from slipway.adapter import Bundle, Source
 from slipway.configs import ConfigKind, find_config
 from slipway.errors import ConfigurationError
-from slipway.ledger import Promotion, ReleaseState, StepStatus, champion, previous_champion
+from slipway.ledger import (
+    Promotion,
+    ReleaseState,
+    StepStatus,
+    Trial,
+    attempt_number,
+    champion,
+    previous_champion,
+)
 from slipway.release import ReleasePlan, Step, require_name
 from slipway.services.backends import PublishedAdapter
 from slipway.services.workspace import open_workspace
@@ -22,11 +31,13 @@ __all__ = [
     "RollbackPlan",
     "actor",
     "as_published",
+    "attempt_of",
     "champion_before",
     "created_deployments",
     "current_champion",
     "open_release",
     "plan_rollback",
+    "trials_of",
 ]
 
 
@@ -77,6 +88,31 @@ def open_release(plan: ReleasePlan, bundle: Bundle, *, base_model: str) -> Relea
             release.id, Step.PULL, StepStatus.FINISHED, {"digest": bundle.digest, "size_bytes": bundle.size_bytes}
         )
     return release
+
+
+def attempt_of(release_id: str, evidence: str = "") -> int:
+    """Tell which attempt at promoting its candidate on its suite a release makes, from 1.
+
+    Args:
+        release_id: The release.
+        evidence: SHA-256 of the recorded results; empty for results that are still to come.
+    """
+    ledger = open_workspace().ledger
+    opened = ledger.release(release_id).opened
+    same = [
+        release
+        for release in ledger.releases(opened.name, opened.target)
+        if (release.opened.digest, release.opened.suite_digest) == (opened.digest, opened.suite_digest)
+    ]
+    by_age = sorted(same, key=lambda release: release.opened.number)
+    return attempt_number([trial for release in by_age for trial in trials_of(release)], evidence)
+
+
+def trials_of(release: ReleaseState) -> list[Trial]:
+    """The results that the gate has decided on in a release, in that order, as its gate step recorded them."""
+    step = release.steps.get(Step.GATE)
+    recorded: Any = step.data.get("trials", []) if step else []
+    return [Trial(evidence=trial["evidence"], spends=trial["spends"]) for trial in recorded]
 
 
 def current_champion(name: str, target: str) -> Promotion | None:
