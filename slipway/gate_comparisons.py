@@ -178,7 +178,7 @@ class _Comparison:
     def look(self, pairs: Sequence[Pair]) -> RuleOutcome:
         """Judge the first pairs, however many they are, by a bound that holds at every number."""
         differences = [ours - theirs for ours, theirs, _ in pairs]
-        interval = sequence(differences, support=(-1.0, 1.0), confidence=self.gate.confidence)
+        interval = sequence(differences, limit=self.limit, support=(-1.0, 1.0), confidence=self.gate.confidence)
         return self._bounded(self.phrase, interval)
 
     def _exact(self, phrase: str, gains: int, losses: int, n: int) -> RuleOutcome:

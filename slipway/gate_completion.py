@@ -86,7 +86,7 @@ def _reconcile(judge: Judge[ValueT], answered: Sequence[ValueT], missing_worst: 
     complete = judge(answered)
     if not missing_worst or complete.outcome is Outcome.INCONCLUSIVE:
         return complete
-    worst = judge([*answered, *missing_worst])
+    worst = judge([*missing_worst, *answered])  # first, so that no sequential bound is settled without them
     if complete.outcome is worst.outcome:
         return complete
     reason = (

@@ -88,11 +88,16 @@ def mean_interval(
     )
 
 
-def sequence(values: Sequence[float], *, support: tuple[float, float], confidence: float) -> Interval:
-    """Bound the mean of values in the order in which they came, at every number of them at once."""
-    from slipway.sequential import confidence_sequence  # noqa: PLC0415  # only gates that look early need it
+def sequence(values: Sequence[float], *, limit: float, support: tuple[float, float], confidence: float) -> Interval:
+    """Bound the mean of values in the order in which they came, by a bound that holds at every number of them at once.
 
-    return confidence_sequence(values, support=support, confidence=confidence)
+    Where the bound has left the limit out before, the values up to there are what counts: those that were on their way
+    when it did cannot unsettle it.
+    """
+    from slipway.sequential import confidence_sequence, settled_at  # noqa: PLC0415  # only gates that look early need it
+
+    settled = settled_at(values, limit=limit, support=support, confidence=confidence)
+    return confidence_sequence(values[:settled], support=support, confidence=confidence)
 
 
 def _sample(evidence: Evidence, rule: Requirement, concerned: Sequence[str]) -> Sample[Value]:
@@ -155,10 +160,11 @@ def _sequential(evidence: Evidence, rule: Requirement, gate: Gate) -> Callable[[
     def judge(values: Sequence[Value]) -> RuleOutcome:
         if rule.metric in QUANTILES:
             within = [float(value <= rule.bound) for value, _ in values]
-            share = sequence(within, support=(0.0, 1.0), confidence=gate.confidence)
-            phrase = f"The share of cases within {rule.bound:g} ms"
-            return bounded(rule.name, phrase, share, gate, floor=QUANTILES[Metric(rule.metric)])
-        interval = sequence([value for value, _ in values], support=(0.0, 1.0), confidence=gate.confidence)
+            q = QUANTILES[Metric(rule.metric)]
+            share = sequence(within, limit=q, support=(0.0, 1.0), confidence=gate.confidence)
+            return bounded(rule.name, f"The share of cases within {rule.bound:g} ms", share, gate, floor=q)
+        seen = [value for value, _ in values]
+        interval = sequence(seen, limit=rule.bound, support=(0.0, 1.0), confidence=gate.confidence)
         return bounded(rule.name, _subject(rule), interval, gate, floor=rule.at_least, ceiling=rule.at_most)
 
     return judge

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["confidence_sequence"]
+__all__ = ["confidence_sequence", "settled_at"]
 
 _BETS = 64
 """Bets in the mixture: the quadrature is exact for the capital after up to 126 values. Any number keeps the coverage;
 more of them narrow the bounds of many thousand values a little."""
 _TOLERANCE = 1e-9
 """Of a bound, as a share of the support; bounds are moved outwards by it."""
+_CLEARLY = 1e-4
+"""Logarithm of the capital beyond what is needed, so that the bounds too, which are rounded, leave the limit out."""
 
 
 def confidence_sequence(values: Sequence[float], *, support: tuple[float, float], confidence: float) -> Interval:
@@ -78,6 +80,34 @@ def confidence_sequence(values: Sequence[float], *, support: tuple[float, float]
         n=len(values),
         method="valid at every look: confidence sequence by betting, universal portfolio",
     )
+
+
+def settled_at(values: Sequence[float], *, limit: float, support: tuple[float, float], confidence: float) -> int | None:
+    """Give the first number of values at which the bounds leave out ``limit``; None where they never do.
+
+    As they hold at every number at once, what they told then stays valid when later values bring the limit back
+    between the bounds, as answers can that were on their way when it was settled.
+
+    Args:
+        values: In the order in which they came, each within ``support``.
+        limit: A possible mean, strictly within ``support``.
+        support: Least and largest possible value.
+        confidence: Two-sided, over all prefixes.
+    """
+    import numpy as np  # noqa: PLC0415  # as above
+
+    floor, ceiling = support
+    shares, mean = (np.asarray(values, dtype=float) - floor) / (ceiling - floor), (limit - floor) / (ceiling - floor)
+    bets, log_weights = _mixture()
+    enough = math.log(2 / (1 - confidence)) + _CLEARLY
+    first = len(values) + 1
+    for seen, against in ((shares, mean), (1.0 - shares, 1.0 - mean)):
+        if against > 0:
+            growth = np.log1p(bets * (np.clip(seen, 0.0, 1.0)[:, None] / against - 1.0))
+            capital = np.logaddexp.reduce(log_weights + np.cumsum(growth, axis=0), axis=1)
+            reached = np.flatnonzero(capital >= enough)
+            first = min(first, int(reached[0]) + 1) if len(reached) else first
+    return first if first <= len(values) else None
 
 
 def _lower_share(shares: NDArray[np.float64], counts: NDArray[np.int64], log_capital: float) -> float:

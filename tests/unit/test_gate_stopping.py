@@ -197,7 +197,21 @@ def test_sequential_bound_reads_only_the_cases_before_the_first_that_was_not_ask
     results = lines("candidate", [0] * 40 + ["?"] + [1] * 60 + ["?"] * 899)
     verdict = decide(results, SEQUENTIAL)
     assert verdict.verdict is Decision.HOLD
-    assert verdict.rules[0].n == 40
+    assert verdict.rules[0].n < 40
+
+
+def test_answers_that_were_on_their_way_do_not_unsettle_a_sequential_verdict():
+    """It had held at its number of cases, and such bounds hold at all of them."""
+    fewest = next(
+        failed
+        for failed in range(1, 60)
+        if decide(lines("candidate", [0] * failed + ["?"] * 900), SEQUENTIAL).verdict is Decision.HOLD
+    )
+    late = decide(lines("candidate", [0] * fewest + [1] * 30 + ["?"] * 900), SEQUENTIAL)
+    assert late.verdict is Decision.HOLD
+    assert late.rules[0].n == fewest
+    other_way_round = lines("candidate", [1] * 15 + [0] * fewest + ["?"] * 900)
+    assert decide(other_way_round, SEQUENTIAL).verdict is Decision.INCONCLUSIVE
 
 
 def test_sequential_bound_follows_the_order_of_the_lines_and_not_of_the_names():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from slipway.sequential import confidence_sequence
+from slipway.sequential import confidence_sequence, settled_at
 from slipway.statistics import clopper_pearson, mcnemar
 
 UNIT = (0.0, 1.0)
@@ -223,3 +223,23 @@ def test_values_next_to_nothing_do_not_break_the_search():
 def test_what_has_no_bounds_is_refused(values, support, confidence, words):
     with pytest.raises(ValueError, match=words):
         confidence_sequence(values, support=support, confidence=confidence)
+
+
+@pytest.mark.parametrize("limit", [0.3, 0.8])
+def test_settled_at_is_the_first_prefix_whose_bounds_leave_the_limit_out(limit):
+    source = random.Random(6)
+    values = [float(source.random() < 0.55) for _ in range(150)]
+    settled = settled_at(values, limit=limit, support=(0.0, 1.0), confidence=0.9)
+    outside = [
+        n
+        for n in range(1, 151)
+        if not (bounds := confidence_sequence(values[:n], support=(0.0, 1.0), confidence=0.9)).low
+        <= limit
+        <= bounds.high
+    ]
+    assert settled == outside[0]
+
+
+def test_a_limit_that_stays_between_the_bounds_is_never_settled():
+    assert settled_at([0.0, 1.0] * 20, limit=0.5, support=(0.0, 1.0), confidence=0.95) is None
+    assert settled_at([-1.0] * 30, limit=0.0, support=(-1.0, 1.0), confidence=0.95) is not None
