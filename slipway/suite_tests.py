@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from slipway.checks import remarks
 from slipway.javascript import Script, check_script
 from slipway.suite_checks import CheckTemplate, read_check, read_rubric, read_script
 from slipway.suite_file import (
@@ -242,7 +243,6 @@ class TestReader:
         for template in checks:
             self._note_quirks(template.inner)
             check = template.check
-            if check.type in {"not-latency", "not-levenshtein"}:
-                self.notes[f"{check.type} means {check.base_type}: promptfoo ignores the not- there."] = None
+            self.notes.update(dict.fromkeys(remarks(check)))
             if check.provider is not None:
                 self.notes["'provider' of an assertion is ignored: " + IGNORED_OPTIONS["provider"] + "."] = None
