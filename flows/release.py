@@ -25,6 +25,7 @@ from tasks.fitting import Refused, fit_adapter
 from tasks.inspection import base_to_serve, inspect_adapter
 from tasks.labels import label_run
 from tasks.ledger import as_published, champion_before, created_deployments, current_champion, open_release
+from tasks.planning import foresee
 from tasks.promotion import promote_candidate
 from tasks.registry import upload_adapter
 from tasks.reporting import conclude
@@ -81,6 +82,7 @@ async def release(  # noqa: PLR0917  # a flow's parameters become a form; Prefec
     if champion is not None and champion.digest == bundle.digest:
         return await conclude(dossier, *await _recall(dossier, champion))
 
+    foresee(plan, release_id=record.id, has_champion=champion is not None)
     if reasons := await _make_servable(dossier):
         return await conclude(dossier, Outcome.REFUSED, reasons)
 

@@ -106,6 +106,11 @@ class Suite:
     judge: JudgeSettings | None = None
 
     @cached_property
+    def sizes(self) -> Mapping[str | None, int]:
+        """Number of cases by tag; of the whole suite under None."""
+        return {None: len(self.cases), **Counter(tag for case in self.cases for tag in case.tags)}
+
+    @cached_property
     def unsupported(self) -> tuple[UnsupportedAssertion, ...]:
         """Which assertions are never applied, in the order of the cases."""
         cases: Counter[tuple[str, str, str]] = Counter()

@@ -67,6 +67,11 @@ class DesignNote:
     is_blind: bool = False
     sentence: str
 
+    @property
+    def is_comparison(self) -> bool:
+        """Whether it is about a paired comparison of scores, whose power is known beforehand."""
+        return self.power is not None
+
 
 def design_notes(
     suite_size_by_tag: Mapping[str | None, int], gate: Gate, *, has_champion: bool, attempt: int = 1

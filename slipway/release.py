@@ -26,6 +26,7 @@ hold a slash."""
 class Step(StrEnum):
     """The steps of a release, in order, as the ledger names them."""
 
+    PLAN = "plan"
     PULL = "pull"
     INSPECT = "inspect"
     FIT = "fit"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -165,9 +164,7 @@ def _print_notes(console: Console, suite: Suite, gate: Gate | None, *, has_champ
         console.print(f"[dim]note: {escape(printable(note))}[/]", soft_wrap=True)
     if gate is None:
         return
-    sizes: Counter[str | None] = Counter(tag for case in suite.cases for tag in case.tags)
-    sizes[None] = len(suite.cases)
-    for planned in design_notes(sizes, gate, has_champion=has_champion):
+    for planned in design_notes(suite.sizes, gate, has_champion=has_champion):
         style = "yellow" if planned.is_blind else "dim"
         console.print(f"[{style}]{escape(printable(planned.sentence))}[/]", soft_wrap=True)
 

@@ -36,7 +36,8 @@ def watching(console: Console) -> Iterator[None]:
     def listen(event: ProgressEvent) -> None:
         if event.kind is Kind.FINISHED:
             message = escape(printable(event.message))
-            console.print(f"  [dim]{event.step:<9}[/] {message} [dim]{event.seconds:.2f} s[/]", soft_wrap=True)
+            took = f" [dim]{event.seconds:.2f} s[/]" if event.seconds else ""
+            console.print(f"  [dim]{event.step:<9}[/] {message}{took}", soft_wrap=True)
 
     with showing_bars(console), listening(listen):
         yield
