@@ -258,9 +258,10 @@ def _rule_row(rule: RuleOutcome) -> RuleRow:
         low, high = (write(end) if end is not None else "unknown" for end in (rule.low, rule.high))
         observed, interval = write(rule.estimate), f"{low} to {high}"
     if bound is not None:
-        limit = f"{'at least' if bound.is_floor else 'at most'} {write(bound.value)}"
+        words = "more than" if " better_by " in rule.rule else "at least" if bound.is_floor else "at most"
+        limit = f"{words} {write(bound.value)}"
         if rule.estimate is not None:
-            plot = _rule_plot(rule, bound, write)
+            plot = _rule_plot(rule, bound, write, limit)
     return RuleRow(
         rule=rule,
         mark=RULE_MARKS[rule.outcome],
@@ -272,7 +273,7 @@ def _rule_row(rule: RuleOutcome) -> RuleRow:
     )
 
 
-def _rule_plot(rule: RuleOutcome, bound: Bound, write: Callable[[float], str]) -> Markup:
+def _rule_plot(rule: RuleOutcome, bound: Bound, write: Callable[[float], str], limit: str) -> Markup:
     axis = plots.Axis.around([rule.estimate, rule.low, rule.high, bound.value], write, count=4, pad=0.15)
     drawn = plots.whisker(
         plots.Axis(low=axis.low, high=axis.high, ticks=(), label=write),
@@ -281,6 +282,7 @@ def _rule_plot(rule: RuleOutcome, bound: Bound, write: Callable[[float], str]) -
         low=rule.low,
         high=rule.high,
         limit=bound.value,
+        limit_label=limit,
     )
     return _markup(drawn)
 

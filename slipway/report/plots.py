@@ -83,6 +83,7 @@ def whisker(
     low: float | None,
     high: float | None,
     limit: float | None = None,
+    limit_label: str = "",
     zero: bool = False,
 ) -> str:
     """Draw an estimate with its interval; a missing bound reaches the edge as an arrow would: the whisker is dashed.
@@ -94,6 +95,7 @@ def whisker(
         low: Lower bound; None where there is none.
         high: Upper bound; None where there is none.
         limit: Where a rule draws its line.
+        limit_label: Written below that line.
         zero: Whether to draw a line at 0.
     """
     middle = ROW_HEIGHT / 2
@@ -104,15 +106,17 @@ def whisker(
         parts.append(_line(axis.at(limit), 0, axis.at(limit), ROW_HEIGHT, "limit"))
     if estimate is not None:
         left, right = axis.low if low is None else low, axis.high if high is None else high
-        open_end = " open" if low is None or high is None else ""
-        parts.append(_line(axis.at(left), middle, axis.at(right), middle, f"whisker {kind}{open_end}"))
+        endless = " endless" if low is None or high is None else ""
+        parts.append(_line(axis.at(left), middle, axis.at(right), middle, f"whisker {kind}{endless}"))
         parts.extend(
             _line(axis.at(bound), middle - 4, axis.at(bound), middle + 4, f"whisker {kind}")
             for bound in (low, high)
             if bound is not None and axis.low <= bound <= axis.high
         )
         parts.append(_mark(axis.at(estimate), middle, kind))
-    return _svg("".join(parts), ROW_HEIGHT, "row")
+    if limit is not None and limit_label:
+        parts.append(_text(axis, limit, ROW_HEIGHT + 12, limit_label, margin=0.3))
+    return _svg("".join(parts), ROW_HEIGHT + (16 if limit_label else 0), "row")
 
 
 def axis_labels(axis: Axis) -> str:
@@ -185,13 +189,14 @@ def _mark(x: str, y: float, kind: str) -> str:
 
 
 def _tick_texts(axis: Axis, y: float) -> str:
-    texts = []
-    for tick in axis.ticks:
-        share = (tick - axis.low) / (axis.high - axis.low)
-        anchor = "start" if share < 0.04 else "end" if share > 0.96 else "middle"
-        label = escape(axis.label(tick))
-        texts.append(f'<text class="tick" x="{axis.at(tick)}" y="{y:g}" text-anchor="{anchor}">{label}</text>')
-    return "".join(texts)
+    return "".join(_text(axis, tick, y, axis.label(tick), margin=0.04) for tick in axis.ticks)
+
+
+def _text(axis: Axis, value: float, y: float, text: str, *, margin: float) -> str:
+    """Write a text at a value; one within ``margin`` of an end grows away from it."""
+    share = (value - axis.low) / (axis.high - axis.low)
+    anchor = "start" if share < margin else "end" if share > 1 - margin else "middle"
+    return f'<text class="tick" x="{axis.at(value)}" y="{y:g}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _steps(axis: Axis, values: Sequence[float]) -> str:

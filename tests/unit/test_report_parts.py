@@ -146,7 +146,7 @@ def test_a_missing_bound_reaches_the_edge_and_is_dashed():
     axis = plots.Axis(low=0, high=10, ticks=(), label=str)
     drawn = plots.whisker(axis, kind="candidate", estimate=4, low=2, high=None, limit=5)
     bar, cap = lines(drawn, "whisker")
-    assert (bar["x1"], bar["x2"], bar["class"]) == ("20.00%", "100.00%", "whisker candidate open")
+    assert (bar["x1"], bar["x2"], bar["class"]) == ("20.00%", "100.00%", "whisker candidate endless")
     assert cap["x1"] == "20.00%"
     assert lines(drawn, "limit")[0]["x1"] == "50.00%"
     assert "mark" not in plots.whisker(axis, kind="base", estimate=None, low=None, high=None)
