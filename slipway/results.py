@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = ["Arm", "CaseResult", "CheckResult", "Timing"]
 
 
+_RECORDED = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+"""NaN is written as NaN, not as null: the gate must see it, or a broken grader would look like a missing answer."""
+
+
 class Arm(StrEnum):
     """Who answered."""
 
@@ -27,7 +31,7 @@ class CheckResult(BaseModel):
     language, a judged check without a judge): it neither passes nor fails, and lowers the coverage.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = _RECORDED
 
     type: str
     passed: bool | None
@@ -41,7 +45,7 @@ class CheckResult(BaseModel):
 class Timing(BaseModel):
     """What the server told of its own time, in milliseconds; None where it, or a front end, told nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = _RECORDED
 
     queue_ms: float | None = None
     inference_ms: float | None = None
@@ -56,7 +60,7 @@ class CaseResult(BaseModel):
     ``passed`` and ``score`` are null. ``not_asked`` says besides that nobody asked, because the verdict was certain.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = _RECORDED
 
     case: str
     arm: Arm

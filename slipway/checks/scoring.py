@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from slipway.checks.registry import (
     ASSERT_SET,
@@ -171,16 +171,18 @@ def _combined(
         counted.append(result)
     named.extend((result.metric, result.weight, result.score) for result in counted if result.passed is not None)
     applied = [result for result in counted if result.passed is not None]
-    weighted = [result for result in counted if result.weight]
-    found = Grade(passed=None, score=None, checks=tuple(results), metrics=_means(named))
-    if weighted and not any(result.weight for result in applied):
-        reasons = "; ".join(dict.fromkeys(f"{result.type}: {result.reason}" for result in weighted))
-        return replace(found, error=f"unsupported: {reasons}")
-    if failure is not None:
-        return replace(found, passed=False, score=0.0)
-    score = _weighted_mean(applied) if checks else 1.0
-    passed = score >= threshold if threshold else all(result.passed for result in applied if result.weight)
-    return replace(found, passed=passed, score=score)
+    passed: bool | None
+    score: float | None
+    passed, score, error = None, None, None
+    if not any(result.weight for result in applied) and (missed := [result for result in counted if result.weight]):
+        reasons = "; ".join(dict.fromkeys(f"{result.type}: {result.reason}" for result in missed))
+        error = f"unsupported: {reasons}"
+    elif failure is not None:
+        passed, score = False, 0.0
+    else:
+        score = _weighted_mean(applied) if checks else 1.0
+        passed = score >= threshold if threshold else all(result.passed for result in applied if result.weight)
+    return Grade(passed=passed, score=score, checks=tuple(results), metrics=_means(named), error=error)
 
 
 def _result(check: Check, outcome: Graded | None) -> CheckResult:

@@ -47,7 +47,7 @@ __all__ = ["Entrant", "Evaluation", "Stopping", "run_evaluation"]
 EVENT_SECONDS = 0.1
 """Between two progress events."""
 
-_OBJECTS_BETWEEN_COLLECTIONS = 20_000
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +296,7 @@ def _older_objects_left_alone() -> Iterator[None]:
     """Keep the garbage collector off what was there before, and let it look less often.
 
     It goes through all objects of the process whenever an evaluation has added a quarter to them, and stops every
-    request for a tenth of a second; and through the new ones every ten answers, of which none is in a cycle.
+    request for a tenth of a second; and through the new ones every ten answers, none of which is in a cycle.
     """
     usual = gc.get_threshold()
     gc.freeze()
