@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 
 from slipway.evidence import Evidence
 from slipway.gate_file import EarlyStop, Gate, Measure, Metric, NonInferiority, Requirement, Superiority, is_share
-from slipway.gate_requirements import QUANTILES
+from slipway.gate_requirements import QUANTILES, sequence
 from slipway.results import Arm
-from slipway.sequential import confidence_sequence
 from slipway.suite import Case
 
 __all__ = ["Prospect", "prospects_of"]
@@ -76,7 +75,7 @@ class Prospect:
         if not self.has_bound or not self.values:
             return -math.inf, math.inf
         support = (-1.0 if self.other else 0.0, 1.0)
-        interval = confidence_sequence(self.values, support=support, confidence=confidence)
+        interval = sequence(self.values, limit=self.limit, support=support, confidence=confidence)
         return interval.low, interval.high
 
     def may_pass(self, bounds: tuple[float, float]) -> bool:

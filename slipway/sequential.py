@@ -59,19 +59,9 @@ def confidence_sequence(values: Sequence[float], *, support: tuple[float, float]
     """
     import numpy as np  # noqa: PLC0415  # a tenth of a second that other commands need not pay
 
+    shares, counts = np.unique(_shares(values, support, confidence), return_counts=True)
     floor, ceiling = support
-    if not (math.isfinite(floor) and math.isfinite(ceiling) and floor < ceiling):
-        raise ValueError(f"the support must be a bounded range, got {floor} to {ceiling}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"the confidence must be between 0 and 1, got {confidence}")
-    if not values:
-        raise ValueError("a confidence sequence needs at least one value")
-    distinct, counts = np.unique(np.asarray(values, dtype=float), return_counts=True)
-    if not (distinct[0] >= floor and distinct[-1] <= ceiling):  # so that NaN is refused too
-        raise ValueError(f"every value must be within {floor:g} and {ceiling:g}")
-    width = ceiling - floor
-    log_capital = math.log(2 / (1 - confidence))  # half of the error for each side
-    shares = np.clip((distinct - floor) / width, 0.0, 1.0)
+    width, log_capital = ceiling - floor, _enough(confidence)
     estimate = math.fsum(values) / len(values)
     return Interval(
         estimate=estimate,
@@ -93,21 +83,50 @@ def settled_at(values: Sequence[float], *, limit: float, support: tuple[float, f
         limit: A possible mean, strictly within ``support``.
         support: Least and largest possible value.
         confidence: Two-sided, over all prefixes.
+
+    Raises:
+        ValueError: As ``confidence_sequence``.
     """
     import numpy as np  # noqa: PLC0415  # as above
 
     floor, ceiling = support
-    shares, mean = (np.asarray(values, dtype=float) - floor) / (ceiling - floor), (limit - floor) / (ceiling - floor)
+    shares, mean = _shares(values, support, confidence), (limit - floor) / (ceiling - floor)
+    if not 0 < mean < 1:
+        return None
+    capitals = np.maximum(_log_capitals(shares, mean), _log_capitals(1.0 - shares, 1.0 - mean))
+    reached = np.flatnonzero(capitals >= _enough(confidence) + _CLEARLY)
+    return int(reached[0]) + 1 if len(reached) else None
+
+
+def _shares(values: Sequence[float], support: tuple[float, float], confidence: float) -> NDArray[np.float64]:
+    """Scale values from their support to [0, 1]."""
+    import numpy as np  # noqa: PLC0415  # as above
+
+    floor, ceiling = support
+    if not (math.isfinite(floor) and math.isfinite(ceiling) and floor < ceiling):
+        raise ValueError(f"the support must be a bounded range, got {floor} to {ceiling}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"the confidence must be between 0 and 1, got {confidence}")
+    if not len(values):
+        raise ValueError("a confidence sequence needs at least one value")
+    given = np.asarray(values, dtype=float)
+    if not (given.min() >= floor and given.max() <= ceiling):  # so that NaN is refused too
+        raise ValueError(f"every value must be within {floor:g} and {ceiling:g}")
+    return np.clip((given - floor) / (ceiling - floor), 0.0, 1.0)
+
+
+def _enough(confidence: float) -> float:
+    """Give the logarithm of the capital at which a mean is given up: half of the error for each side."""
+    return math.log(2 / (1 - confidence))
+
+
+def _log_capitals(shares: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
+    """Give the logarithm of the capital after each value of a gambler on means above ``mean``."""
+    import numpy as np  # noqa: PLC0415  # as above
+
     bets, log_weights = _mixture()
-    enough = math.log(2 / (1 - confidence)) + _CLEARLY
-    first = len(values) + 1
-    for seen, against in ((shares, mean), (1.0 - shares, 1.0 - mean)):
-        if against > 0:
-            growth = np.log1p(bets * (np.clip(seen, 0.0, 1.0)[:, None] / against - 1.0))
-            capital = np.logaddexp.reduce(log_weights + np.cumsum(growth, axis=0), axis=1)
-            reached = np.flatnonzero(capital >= enough)
-            first = min(first, int(reached[0]) + 1) if len(reached) else first
-    return first if first <= len(values) else None
+    logs = log_weights + np.cumsum(np.log1p(bets * (shares[:, None] / mean - 1.0)), axis=0)
+    return np.asarray(np.logaddexp.reduce(logs, axis=1))
 
 
 def _lower_share(shares: NDArray[np.float64], counts: NDArray[np.int64], log_capital: float) -> float:
@@ -120,7 +139,7 @@ def _lower_share(shares: NDArray[np.float64], counts: NDArray[np.int64], log_cap
     from scipy.optimize import brentq  # noqa: PLC0415  # as above
 
     mean = float(np.average(shares, weights=counts))
-    if mean <= 0:
+    if mean <= _TOLERANCE:
         return 0.0
     bets, log_weights = _mixture()
 
