@@ -54,15 +54,13 @@ LEAST_GAIN = 3.0
 
 
 def write_suite(path: Path, cases: int) -> Suite:
-    """Make a suite with four deterministic checks in each case, as a file, and read it."""
+    """Make a suite with two deterministic checks in each case, as a file, and read it."""
     tests = [
         {
             "vars": {"n": number, "bird": f"the old stone bird, door {number}"},
             "assert": [
-                {"type": "not-contains", "value": "nothing says this"},
-                {"type": "not-icontains", "value": f"door {number} is closed"},
-                {"type": "not-regex", "value": "^\\s*$"},
                 {"type": "not-equals", "value": "{{bird}}"},
+                {"type": "not-icontains", "value": f"door {number} is closed"},
             ],
         }
         for number in range(cases)
@@ -176,7 +174,7 @@ def measure_stub(root: Path, rounds: int) -> list[Bound]:
     adapters = {Arm.CANDIDATE: "stub/candidate", Arm.CHAMPION: "stub/champion", Arm.BASE: None}
     with stub_server(root, delay_ms=STUB_DELAY_MS, most=STUB_MOST) as url:
         evaluations = Evaluations(
-            url, suite, adapters, max_concurrency=STUB_MOST, max_new_tokens=16, directory=root / "stub"
+            url, suite, adapters, max_concurrency=STUB_MOST, max_new_tokens=8, directory=root / "stub"
         )
         evaluations.run()  # imports
         seconds = [evaluations.run() for _ in range(rounds)]

@@ -15,7 +15,7 @@ import socket
 import time
 from collections import deque
 
-TOKENS = 16
+TOKENS = 8
 PARENT_SECONDS = 1.0
 EARLY_SECONDS = 0.0005
 """An answer may be so much early: the clock of ``epoll`` ticks in milliseconds."""

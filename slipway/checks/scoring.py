@@ -167,10 +167,11 @@ def _combined(
             outcome = next(remaining)
             result = _result(check, outcome)
             results.append(result)
-            named.extend((name, check.weight, score) for name, score in (outcome.metrics if outcome else {}).items())
+            if outcome is not None and outcome.metrics:
+                named.extend((name, check.weight, score) for name, score in outcome.metrics.items())
         counted.append(result)
-    named.extend((result.metric, result.weight, result.score) for result in counted if result.passed is not None)
     applied = [result for result in counted if result.passed is not None]
+    named.extend((result.metric, result.weight, result.score) for result in applied)
     passed: bool | None
     score: float | None
     passed, score, error = None, None, None

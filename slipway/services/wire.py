@@ -28,6 +28,9 @@ _HAPPY_EYEBALLS_SECONDS = 0.25
 _OPENED_TOGETHER = 32
 """Connections opened ahead go in groups of so many, so that requests in between wait only for some milliseconds."""
 
+_BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError)
+"""What befalls a request on a connection that the server has closed meanwhile."""
+
 _SEPARATORS = frozenset("\r\n\0")
 
 
@@ -144,23 +147,21 @@ class Wire:
 
     async def _exchange(self, request: bytes) -> RawReply:
         connection = self._pop_idle()
-        if connection is not None:
+        is_new = connection is None
+        while True:
+            if connection is None:
+                connection = await self._connect()
             try:
-                return await self._exchange_on(connection, request)
-            except (httpx.NetworkError, httpx.RemoteProtocolError):
-                if connection.has_received:
+                reply = await connection.exchange(request)
+            except BaseException as error:  # a cancelled request too: its reply must not become that of the next
+                connection.close()
+                if is_new or connection.has_received or not isinstance(error, _BROKEN):
                     raise
-        return await self._exchange_on(await self._connect(), request)
-
-    async def _exchange_on(self, connection: Connection, request: bytes) -> RawReply:
-        try:
-            reply = await connection.exchange(request)
-        except BaseException:  # a cancelled request too: its reply must not become that of the next
-            connection.close()
-            raise
-        if connection.is_open:
-            self._idle.append(connection)
-        return reply
+                connection, is_new = None, True
+            else:
+                if connection.is_open:
+                    self._idle.append(connection)
+                return reply
 
     def _pop_idle(self) -> Connection | None:
         since = asyncio.get_running_loop().time() - KEEPALIVE_SECONDS
