@@ -29,7 +29,8 @@ def list_obstacles(evidence: Evidence, gate: Gate) -> list[RuleOutcome]:
         reason = f"The candidate answered {answered} {cases}; the gate asks for at least {gate.min_cases}."
         obstacles.append(undecided(f"min_cases {gate.min_cases}", reason, n=answered))
     for arm, lines in evidence.arms.items():
-        broken = [case for case, result in lines.items() if is_out_of_range(result)]
+        sound = evidence.sound[arm]
+        broken = [case for case, result in lines.items() if case not in sound and is_out_of_range(result)]
         if broken:
             reason = (
                 f"The {arm}'s score, latency or cost for case {min(broken)!r} is not a number in range "

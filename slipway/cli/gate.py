@@ -44,7 +44,8 @@ def gate(
         print_json(verdict.as_document())
         return EXIT_CODES[verdict.verdict]
     console = stdout()
-    console.print(f"[bold]{verdict.verdict}[/] (attempt {verdict.attempt}, {100 * verdict.confidence:g} % confidence)")
+    console.print(f"[bold]{verdict.verdict}[/]")
+    console.print(f"attempt {verdict.attempt}, {100 * verdict.confidence:g} % confidence", style="dim")
     told = set()
     for rule in verdict.rules:
         told.add(rule.reason)
