@@ -28,12 +28,12 @@ from functools import cache
 import numpy as np
 from harness.figures import print_table
 
-from slipway import early_stop, gate_comparisons, gate_prospects, paired_rates
+from slipway import early_stop, gate_comparisons, paired_rates
 from slipway.early_stop import EarlyStop
 from slipway.gate import Decision, Gate, Verdict, decide
+from slipway.gate_file import EarlyStop as EarlyStopRule
 from slipway.results import Arm, CaseResult
-from slipway.sequential import confidence_sequence
-from slipway.statistics import Interval, clopper_pearson
+from slipway.statistics import clopper_pearson
 from slipway.suite import Case
 
 SEED = 20_260_101
@@ -191,23 +191,11 @@ def keep_what_repeats(*, is_grouped: bool) -> None:
     how many more cases would settle it.
     """
     early_stop.decide = decide_once
-    gate_prospects.confidence_sequence = sequence_once
     gate_comparisons.smallest_decisive_n = lambda _, *, start: start
     paired_rates._lower = EXACT_BOUND if is_grouped else lambda *_: -1.0  # noqa: SLF001  # see above
 
 
 EXACT_BOUND = paired_rates._lower  # noqa: SLF001  # to put it back
-
-
-def sequence_once(values: Sequence[float], *, support: tuple[float, float], confidence: float) -> Interval:
-    """Call the real ``confidence_sequence``, which does not look at the order."""
-    return _sequence(tuple(sorted(Counter(values).items())), support, confidence)
-
-
-@cache
-def _sequence(counts: tuple[tuple[float, int], ...], support: tuple[float, float], confidence: float) -> Interval:
-    values = [value for value, count in counts for _ in range(count)]
-    return confidence_sequence(values, support=support, confidence=confidence)
 
 
 def draw(cell: Cell, random: np.random.Generator) -> list[int]:
@@ -247,8 +235,11 @@ _verdicts: dict[object, Verdict] = {}
 def decide_once(results: Sequence[CaseResult], gate: Gate, **facts: object) -> Verdict:
     """Call the real ``decide``, and keep what it says for records of which it cannot tell one from the other.
 
-    Its rules here see how many cases of each group were gained, lost, neither or not asked, and no more.
+    Its rules here see how many cases of each group were gained, lost, neither or not asked, and no more; but the
+    always-valid bound, which looks where cases were not asked, sees their order.
     """
+    if gate.early_stop is EarlyStopRule.SEQUENTIAL and results[-1].not_asked:
+        return decide(results, gate, **facts)
     groups: dict[str | None, list[int]] = {}
     for ours, theirs in zip(results[::2], results[1::2], strict=True):
         counts = groups.setdefault(ours.group, [0, 0, 0, 0])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 
 from slipway.bootstrap import BOOTSTRAP_MIN_N, TooFewGroupsError, bootstrap_mean
+from slipway.effective_size import effective_difference, effective_rate
 from slipway.evidence import Evidence, Gap
 from slipway.gate_completion import Sample, settle
 from slipway.gate_file import NAMED, EarlyStop, Gate, Metric, Requirement, is_cost, is_latency
@@ -67,7 +69,7 @@ def mean_interval(
     """Bound a mean: exactly where ``exact`` can, by the bootstrap otherwise or where units hold several values.
 
     Values that share a unit are not independent, as the exact methods assume; the cluster bootstrap is then widened to
-    the exact interval, which is right when the sharing means nothing and counts rare values that no draw shows.
+    the exact interval at the effective number of cases, which counts rare values that no draw shows.
 
     Raises:
         TooFewGroupsError: Too few values, or units, for a bootstrap.
@@ -78,13 +80,13 @@ def mean_interval(
     interval = bootstrap_mean(values, confidence=confidence, support=support, groups=units if is_clustered else None)
     if exact is None:
         return interval
-    alone = exact()
-    return Interval(
-        estimate=alone.estimate,
-        low=min(interval.low, alone.low),
-        high=max(interval.high, alone.high),
-        n=interval.n,
-        method=f"{interval.method}, never narrower than {alone.method}",
+    effective = effective_difference if support[0] < 0 else effective_rate
+    counted = effective(values, units, confidence=confidence)
+    return replace(
+        counted,
+        low=min(interval.low, counted.low),
+        high=max(interval.high, counted.high),
+        method=f"{interval.method}, never narrower than {counted.method}",
     )
 
 
