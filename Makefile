@@ -37,6 +37,7 @@ bench: $(STAMP)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 browser-check: $(STAMP)
+	@$(BIN)/python tests/browser/check_report.py
 	@$(BIN)/python tests/browser/check_ui.py
 
 clean:

@@ -174,8 +174,12 @@ class Dossier:
         ]
         commands = [shlex.join(again)]
         if self.results is not None:
-            commands.append(shlex.join(["slipway", "gate", str(self.results), "--gate", gate]))
-            commands.append(shlex.join(["slipway", "report", str(self.results), "--suite", suite, "--gate", gate]))
+            attempt = self.verdict.attempt if self.verdict else 1
+            strictness = ["--attempt", str(attempt)] if attempt > 1 else []
+            commands.append(shlex.join(["slipway", "gate", str(self.results), "--gate", gate, *strictness]))
+            commands.append(
+                shlex.join(["slipway", "report", str(self.results), "--suite", suite, "--gate", gate, *strictness])
+            )
         return tuple(commands)
 
 

@@ -74,7 +74,7 @@ class AnswerStore:
             StoreError: The file is there and cannot be read.
         """
         wanted = {request.encode() for request in requests}
-        session = b'"session": "' + run.encode()
+        session = run.encode()
         path = self._path(answerer)
         try:
             with path.open("rb") as file:
