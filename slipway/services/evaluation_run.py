@@ -47,7 +47,7 @@ __all__ = ["Entrant", "Evaluation", "Stopping", "run_evaluation"]
 EVENT_SECONDS = 0.1
 """Between two progress events."""
 
-_OBJECTS_BETWEEN_COLLECTIONS = 100_000
+_OBJECTS_BETWEEN_COLLECTIONS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +296,7 @@ def _older_objects_left_alone() -> Iterator[None]:
     """Keep the garbage collector off what was there before, and let it look less often.
 
     It goes through all objects of the process whenever an evaluation has added a quarter to them, and stops every
-    request for a tenth of a second; and through the new ones every ten answers, none of which is in a cycle.
+    request for a tenth of a second; and through the new ones every few answers, none of which is in a cycle.
     """
     usual = gc.get_threshold()
     gc.freeze()
@@ -304,8 +304,9 @@ def _older_objects_left_alone() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.set_threshold(*usual)
+        gc.freeze()  # what came in between grows old with the rest, or it would all be looked through now
         gc.unfreeze()
+        gc.set_threshold(*usual)
 
 
 def _should_stop(

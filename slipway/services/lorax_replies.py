@@ -78,7 +78,7 @@ class LoraxReplies:
             prompt_tokens=details.prompt_tokens,
             generated_tokens=details.generated_tokens,
             tokens=tuple(details.tokens),
-            prefill=tuple((item.id, item.text, item.logprob) for item in details.prefill),
+            prefill=tuple([(item.id, item.text, item.logprob) for item in details.prefill]),
             headers=_headers(reply.headers),
             latency_ms=reply.elapsed_ms,
         )

@@ -46,7 +46,8 @@ class RawReply(NamedTuple):
         )
 
 
-_FRAMING = frozenset({"content-length", "transfer-encoding", "content-encoding"})
+_LENGTHS = frozenset({"content-length", "transfer-encoding"})
+_FRAMING = _LENGTHS | {"content-encoding"}
 
 
 READ_BYTES = 1 << 16
@@ -89,7 +90,8 @@ class Connection(asyncio.BufferedProtocol):
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._received_bytes = 0
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._names: list[bytes] = []
+        self._values: list[bytes] = []
         self._pieces: list[bytes] = []
         self._is_in_body = False
         self._stays_open = True
@@ -167,7 +169,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """The server sends no more. A reply that says nothing of its length is thereby whole."""
-        if self._is_in_body and {"content-length", "transfer-encoding"}.isdisjoint(_decoded(self._headers)):
+        if self._is_in_body and _LENGTHS.isdisjoint(_decoded(self._names, self._values)):
             self.on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -195,7 +197,8 @@ class Connection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers behind a body are of no use to anybody here."""
         if not self._is_in_body:
-            self._headers.append((name, value))
+            self._names.append(name)
+            self._values.append(value)
 
     def on_headers_complete(self) -> None:
         """Note whether the connection outlives this reply, which the parser knows only now."""
@@ -209,7 +212,8 @@ class Connection(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         """Hand the reply over, unless it is one that only announces another (1xx)."""
         status = self._parser.get_status_code()
-        headers, self._headers = self._headers, []
+        names, self._names = self._names, []
+        values, self._values = self._values, []
         pieces, self._pieces = self._pieces, []
         self._is_in_body = False
         waiter = self._waiter
@@ -221,7 +225,7 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
         if not waiter.done():
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            waiter.set_result(RawReply(status, _decoded(headers), body, (now - self._sent_at) * 1000.0))
+            waiter.set_result(RawReply(status, _decoded(names, values), body, (now - self._sent_at) * 1000.0))
 
     # The clock
 
@@ -248,11 +252,15 @@ class Connection(asyncio.BufferedProtocol):
             waiter.set_exception(error)
 
 
-def _decoded(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    found = {name.decode("latin-1").lower(): value.decode("latin-1").rstrip(" \t") for name, value in headers}
-    if len(found) < len(headers):  # several of one name
+def _decoded(names: list[bytes], values: list[bytes]) -> dict[str, str]:
+    """Give headers as text, those of one name joined. Decoded in one go: the parser lets no line break into them."""
+    if not names:
+        return {}
+    keys = b"\n".join(names).lower().decode("latin-1").split("\n")
+    texts = [text.rstrip(" \t") for text in b"\n".join(values).decode("latin-1").split("\n")]
+    found = dict(zip(keys, texts, strict=True))
+    if len(found) < len(keys):
         found = {}
-        for raw_name, raw_value in headers:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").rstrip(" \t")
-            found[name] = f"{found[name]}, {value}" if name in found else value
+        for key, text in zip(keys, texts, strict=True):
+            found[key] = f"{found[key]}, {text}" if key in found else text
     return found
