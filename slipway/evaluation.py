@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from slipway.answers import Answer, Recorded, answer_of
 from slipway.checks import Judge
@@ -119,11 +120,10 @@ async def evaluate(
     return run.table.results()
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """One request to be made, for the n-th time."""
+class _Turn(NamedTuple):
+    """One request to be made, for the n-th time; ``place`` is its case's in the suite."""
 
-    index: int
+    place: int
     case: Case
     arm: Arm
     attempt: int = 1
@@ -261,7 +261,7 @@ class _Run:
                 self._limiter.leave()
             if carried is not None:
                 await self._patience.sleep(self._patience.wait_seconds(carried.attempt))
-                carried = replace(carried, attempt=carried.attempt + 1)
+                carried = carried._replace(attempt=carried.attempt + 1)
 
     async def _serve_while_welcome(self, turn: _Turn | None) -> _Turn | None:
         """Make requests until there are none, or the slot is wanted back, or one must be made again: gives that one."""
@@ -285,7 +285,7 @@ class _Run:
         for turn in self._turns:
             if (why := self._given_up.get(turn.arm)) is None:
                 return turn
-            self._miss(turn.index, turn.case, turn.arm, why)
+            self._miss(turn.place, turn.case, turn.arm, why)
         return None
 
     async def _ask(self, turn: _Turn) -> tuple[Answer, float] | ServiceError:
@@ -317,7 +317,7 @@ class _Run:
         self._failures_in_a_row = self._failures_of[turn.arm] = 0
         cost_usd = None if self._cost is None else self._cost(answer, share)
         adapter_id = self._contestants[turn.arm].adapter_id
-        item = Answered(turn.index, turn.case, turn.arm, adapter_id, answer, cost_usd, self._session)
+        item = Answered(turn.place, turn.case, turn.arm, adapter_id, answer, cost_usd, self._session)
         if self._grading.is_immediate(turn.case):
             self._grading.grade(item)
         else:
@@ -343,7 +343,7 @@ class _Run:
         self._failures_in_a_row += 1
         self._failures_of[turn.arm] += 1
         tries = f" (after {turn.attempt} attempts)" if turn.attempt > 1 else ""
-        self._miss(turn.index, turn.case, turn.arm, f"{error}{tries}")
+        self._miss(turn.place, turn.case, turn.arm, f"{error}{tries}")
         if self._failures_in_a_row >= GIVE_UP_AFTER:
             raise error
         if self._failures_of[turn.arm] >= GIVE_UP_AFTER:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from slipway.answers import Answer
 from slipway.checks import Grade, Judge
@@ -23,11 +23,10 @@ BACKLOG = 1024
 """Answers that may wait for a judge; beyond that whoever brings one waits too, so that memory is bounded."""
 
 
-@dataclass(frozen=True)
-class Answered:
-    """An answer to be graded. ``index`` is its case's in the suite."""
+class Answered(NamedTuple):
+    """An answer to be graded. ``place`` is its case's in the suite."""
 
-    index: int
+    place: int
     case: Case
     arm: Arm
     adapter_id: str
@@ -86,4 +85,4 @@ class GradingQueue:
         result = self._recorder.graded(
             item.case, item.arm, item.adapter_id, item.answer, verdict, item.cost_usd, item.session
         )
-        self._done(item.index, result)
+        self._done(item.place, result)

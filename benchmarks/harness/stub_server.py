@@ -17,8 +17,8 @@ from collections import deque
 
 TOKENS = 8
 TICK_SECONDS = 0.0005
-"""Requests are looked for so often, and answers may be early or late by so much. Waiting for them in the kernel instead
-makes each ``send`` of the client wake this process, at the client's cost, which a server on another machine does not."""
+"""Requests are looked for so often, and answers may be early or late by so much. To wait for them in the kernel would
+make each ``send`` of the client wake this process, at the client's cost; a server on another machine does not."""
 IDLE_TICKS = 2000
 """After so many ticks without a request it does wait in the kernel."""
 
