@@ -97,15 +97,26 @@ def _reconcile(judge: Judge[ValueT], answered: Sequence[ValueT], missing_worst: 
 
 
 def _certain(now: RuleOutcome, then: RuleOutcome, pending: int, side: str) -> RuleOutcome:
-    """Show what was observed, with the outcome and the reason of the completion that decides."""
+    """Show what was observed, with the outcome of the completion that decides, and what that completion comes to."""
     counted = "the case that was not asked" if pending == 1 else f"the {pending} cases that were not asked"
+    if now.outcome is then.outcome:
+        reason = f"{now.reason} Counting {counted} {side}, it would still be {_numbers(then)}."
+    else:
+        reason = f"{then.reason} This counts {counted} {side}."
     return replace(
         now,
         outcome=then.outcome,
-        reason=f"{then.reason} This counts {counted} {side}.",
+        reason=reason,
         method=now.method or then.method,
         decided_by=DecidedBy.CURTAILMENT,
     )
+
+
+def _numbers(outcome: RuleOutcome) -> str:
+    estimate, low, high = (
+        "unknown" if value is None else f"{value:.2f}" for value in (outcome.estimate, outcome.low, outcome.high)
+    )
+    return f"{estimate} ({low} to {high})"
 
 
 def _cases(n: int) -> str:

@@ -216,6 +216,15 @@ class Figures:
         return tuple(found)
 
     @cached_property
+    def elsewhen(self) -> tuple[Arm, ...]:
+        """Arms with answers of other evaluations than the candidate's last, whose latencies compare with nobody's."""
+        sessions = {
+            arm: {line.session for line in self.evidence.arms[arm].values() if line.error is None} for arm in self.arms
+        }
+        own = sessions.get(Arm.CANDIDATE, set())
+        return tuple(arm for arm in self.arms if sessions[arm] - own)
+
+    @cached_property
     def costs(self) -> tuple[Distribution, ...]:
         """In US dollars an answer."""
         found = []

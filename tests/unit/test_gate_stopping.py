@@ -66,7 +66,7 @@ def test_rule_decides_exactly_when_the_cases_not_asked_cannot_change_it(passed, 
     else:
         assert rule.decided_by == verdict.decided_by == DecidedBy.CURTAILMENT
         side = "against the candidate" if decision == "promote" else "in the candidate's favour"
-        assert f"This counts the {pending} cases that were not asked {side}." in verdict.reasons[0]
+        assert f"Counting the {pending} cases that were not asked {side}, it would still be" in verdict.reasons[0]
         assert f"Stopped early: {pending} of 120 cases were not asked, since no answer" in verdict.reasons[1]
 
 

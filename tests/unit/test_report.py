@@ -402,3 +402,10 @@ def test_bounds_that_do_not_exist_are_question_marks():
     assert "inf" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", text, flags=re.DOTALL).replace(
         "information", ""
     )
+
+
+def test_latencies_of_another_evaluation_are_said_to_be_so():
+    now = [line.model_copy(update={"session": "now"}) for line in release_results()]
+    assert "met the same load" in render_html(full_data(results=now))
+    earlier = [line.model_copy(update={"session": "then"}) if line.arm is Arm.BASE else line for line in now]
+    assert "Answers of the base were on record from an earlier evaluation" in render_html(full_data(results=earlier))
