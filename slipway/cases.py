@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from slipway.checks import ASSERT_SET, Check
+from slipway.checks import Check
 from slipway.javascript import Script
 from slipway.judge_settings import JudgeSettings
 from slipway.prompts import Prompt
+from slipway.results import ASSERT_SET
 
 __all__ = ["Case", "GenerationSettings", "Suite", "UnsupportedAssertion", "suite_digest"]
 

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from slipway.checks import ASSERT_SET
-from slipway.results import CaseResult
+from slipway.results import ASSERT_SET, CaseResult
 
 __all__ = ["Coverage", "measure_coverage"]
 

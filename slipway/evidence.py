@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from slipway.coverage import measure_coverage
 from slipway.errors import ConfigurationError
 from slipway.gate_file import NAMED, Measure, Metric, is_cost, is_latency
 from slipway.results import Arm, CaseResult
@@ -112,12 +113,8 @@ class Evidence:
     @cached_property
     def coverage(self) -> Mapping[Arm, float]:
         """For each arm with checks, the share of them that could be applied."""
-        shares = {}
-        for arm, lines in self.arms.items():
-            applied = [check.passed is not None for result in lines.values() for check in result.checks]
-            if applied:
-                shares[arm] = sum(applied) / len(applied)
-        return shares
+        measured = {arm: measure_coverage(lines.values()) for arm, lines in self.arms.items()}
+        return {arm: coverage.share for arm, coverage in measured.items() if coverage.total}
 
     @cached_property
     def all_tags(self) -> tuple[str, ...]:

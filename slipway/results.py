@@ -9,11 +9,15 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Arm", "CaseResult", "CheckResult", "Timing"]
+__all__ = ["ASSERT_SET", "Arm", "CaseResult", "CheckResult", "Timing"]
 
 
 _RECORDED = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 """NaN is written as NaN, not as null: the gate must see it, or a broken grader would look like a missing answer."""
+
+
+ASSERT_SET = "assert-set"
+"""The one type that is no check of its own: several, with a threshold and a weight together. Recorded beside them."""
 
 
 class Arm(StrEnum):

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from slipway.checks import ASSERT_SET, Check, prepare
+from slipway.checks import Check, prepare
 from slipway.javascript import Script
 from slipway.judge_settings import JudgeSettings
+from slipway.results import ASSERT_SET
 from slipway.suite_file import AssertionEntry
 from slipway.suite_paths import PREFIX, STRUCTURED, SuiteFiles, UnsupportedProgramError, is_program
 from slipway.suite_sources import Place

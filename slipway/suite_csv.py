@@ -9,8 +9,9 @@ import re
 from functools import cache
 from pathlib import Path
 
-from slipway.checks import ASSERT_SET, known_types
+from slipway.checks import known_types
 from slipway.errors import ConfigFileError
+from slipway.results import ASSERT_SET
 from slipway.suite_paths import PREFIX, is_program
 from slipway.yaml_files import KeyPath, YamlDocument
 

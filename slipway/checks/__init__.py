@@ -21,7 +21,6 @@ from slipway.checks import (  # noqa: F401  # they register their types
     tools,
 )
 from slipway.checks.registry import (
-    ASSERT_SET,
     Check,
     Graded,
     InapplicableCheckError,
@@ -40,7 +39,6 @@ from slipway.checks.registry import (
 from slipway.checks.scoring import Grade, grade, grade_judged
 
 __all__ = [
-    "ASSERT_SET",
     "Check",
     "Grade",
     "Graded",

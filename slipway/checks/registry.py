@@ -13,10 +13,10 @@ from typing import Literal, Protocol
 from slipway.checks.unsupported import reason_unsupported, unsupported_types
 from slipway.javascript import Script, unmet_need
 from slipway.judge_settings import JudgeSettings
+from slipway.results import ASSERT_SET
 from slipway.validation_errors import nearest
 
 __all__ = [
-    "ASSERT_SET",
     "Check",
     "Graded",
     "InapplicableCheckError",
@@ -32,9 +32,6 @@ __all__ = [
     "remarks",
     "supported_types",
 ]
-
-ASSERT_SET = "assert-set"
-"""The one type that is no check of its own: several, with a threshold and a weight together."""
 
 
 class InapplicableCheckError(Exception):

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slipway.checks.registry import (
-    ASSERT_SET,
     Check,
     Graded,
     InapplicableCheckError,
@@ -20,7 +19,7 @@ from slipway.checks.registry import (
 )
 from slipway.checks.script import TransformError, transformed
 from slipway.javascript import Script
-from slipway.results import CheckResult
+from slipway.results import ASSERT_SET, CheckResult
 
 __all__ = ["Grade", "grade", "grade_judged"]
 

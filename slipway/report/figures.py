@@ -19,6 +19,7 @@ from slipway.comparison import (
     pass_difference,
     pass_rate,
 )
+from slipway.coverage import Coverage, measure_coverage
 from slipway.evidence import Evidence, align, instrument_fault
 from slipway.gate import RuleOutcome
 from slipway.gate_file import Metric
@@ -254,10 +255,9 @@ class Figures:
         return len(reasons), next(iter(reasons.values()), "")
 
     @cached_property
-    def coverage(self) -> tuple[int, int]:
-        """Checks of the candidate's answers that were applied, and all of them."""
-        checks = [check for line in self.evidence.arms.get(Arm.CANDIDATE, {}).values() for check in line.checks]
-        return sum(check.passed is not None for check in checks), len(checks)
+    def coverage(self) -> Coverage:
+        """Of the checks of the candidate's answers."""
+        return measure_coverage(self.evidence.arms.get(Arm.CANDIDATE, {}).values())
 
     @cached_property
     def gaps(self) -> tuple[CheckGap, ...]:
