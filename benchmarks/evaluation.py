@@ -1,6 +1,6 @@
 """How full an evaluation keeps the server: whole evaluations, with grading and recording, against what could be.
 
-Two servers. The sandbox's: 96 prompts to three arms, 24 new tokens each, against a bare loop over the same requests at
+Two servers. The sandbox's: 192 prompts to three arms, 24 new tokens each, against a bare loop over the same requests at
 the best fixed number in flight (tried: 8, 16, 32, 64), and against one request after the other. And a stub in a process
 of its own that answers in 50 ms and takes 256 at a time: 1,000 cases of three arms, against the time of 256 requests in
 flight without a pause would take. Interleaved; medians of five rounds.
@@ -43,7 +43,7 @@ from slipway.targets import ServedBase, Target, TargetKind
 STUB_CASES = 1000
 STUB_DELAY_MS = 50.0
 STUB_MOST = 256
-SANDBOX_CASES = 96
+SANDBOX_CASES = 192
 SANDBOX_TOKENS = 24
 IN_FLIGHT = (8, 16, 32, 64)
 SEQUENTIAL_CASES = 8
