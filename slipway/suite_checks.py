@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from slipway.checks import Check, prepare
+from slipway.checks import Check, UnknownTypeError, prepare
 from slipway.javascript import Script
 from slipway.judge_settings import JudgeSettings
 from slipway.results import ASSERT_SET
@@ -81,6 +81,8 @@ class CheckFiller:
             self.fill(inner, variables, rubric=rubric, factuality=factuality, unsupported=unsupported)
         try:
             check = prepare(_filled(template, variables, rubric, factuality, unsupported), judge=self._judge)
+        except UnknownTypeError as error:
+            raise template.place.error(f"{error}.", error.fix) from None
         except ValueError as error:
             raise template.place.error(f"{error}.") from None
         if not factuality and not _has_templates(template):

@@ -22,6 +22,7 @@ __all__ = [
     "InapplicableCheckError",
     "Judge",
     "Subject",
+    "UnknownTypeError",
     "assess",
     "assess_judged",
     "is_judged",
@@ -36,6 +37,21 @@ __all__ = [
 
 class InapplicableCheckError(Exception):
     """A check cannot say yes or no, for want of something to look at: the case is missing, not failed."""
+
+
+class UnknownTypeError(ValueError):
+    """A check of a type that neither we nor promptfoo have.
+
+    Attributes:
+        fix: What may have been meant, and what there is.
+    """
+
+    def __init__(self, written: str) -> None:
+        super().__init__(f"the assertion type {written!r} is not known")
+        self.fix = (
+            f"{nearest(written.removeprefix('not-'), known_types())} Supported, each also with not- in front: "
+            f"{', '.join(supported_types())}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,10 +264,7 @@ def prepare(check: Check, *, judge: JudgeSettings | None = None) -> Check:
     if found is None:
         reason = reason_unsupported(check.base_type)
         if not reason:
-            raise ValueError(
-                f"the assertion type {check.type!r} is not supported. {nearest(check.base_type, known_types())} "
-                f"Supported, each also with not- in front: {', '.join(supported_types())}"
-            )
+            raise UnknownTypeError(check.type)
         return replace(check, unsupported=reason)
     prepared = found.prepare(check)
     reason = prepared.unsupported or _lacking(found, judge) or (unmet_need(check.transform) if check.transform else "")

@@ -184,6 +184,64 @@ def test_nothing_to_roll_back(desk, row):
     row.holds_for(desk.run("rollback", "newcomer", "--json"))
 
 
+# Suites and judges
+
+
+def graded(desk, suite: str, *options):
+    """Grade one recorded answer against a suite."""
+    desk.write("suite.yaml", suite)
+    desk.write("outputs.jsonl", '{"test": 0, "output": "hello"}\n')
+    return desk.call("grade", "suite.yaml", "outputs.jsonl", *options)
+
+
+def judged_suite(judge: str) -> str:
+    return f"""
+judge: {judge}
+tests:
+  - vars: {{prompt: hi}}
+    assert: [{{type: llm-rubric, value: is polite}}]
+"""
+
+
+def test_unknown_check(desk, row):
+    row.holds_for(
+        graded(desk, "tests:\n  - vars: {prompt: hi}\n    assert:\n      - {type: contain, value: h}\n", "--json")
+    )
+    nothing_happened(desk)
+
+
+def test_unsupported_check(desk, row):
+    checks = "      - {type: contains, value: h}\n      - {type: python, value: len(output) > 1}\n"
+    suite = f"tests:\n  - vars: {{prompt: hi}}\n    assert:\n{checks}"
+    row.holds_for(graded(desk, suite), is_json=False)
+    document = graded(desk, suite, "--json").document
+    assert document["coverage"] == 0.5
+    assert [entry["where"] for entry in document["unsupported"]] == ["suite.yaml:5"]
+    nothing_happened(desk)
+
+
+def test_judge_without_token(desk, row, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    row.holds_for(graded(desk, judged_suite("{model: tiny}"), "--json"))
+    nothing_happened(desk)
+
+
+def test_judge_of_others(desk, row, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_canary0123456789")
+    judge = '{url: "http://judge.example.org/v1", model: tiny, token_variable: HF_TOKEN}'
+    ran = graded(desk, judged_suite(judge), "--json")
+    row.holds_for(ran)
+    assert "canary" not in ran.out + ran.err
+    nothing_happened(desk)
+
+
+def test_judge_unreachable(desk, row):
+    judge = f'{{url: "http://127.0.0.1:{free_port()}/v1", model: tiny}}'
+    row.holds_for(graded(desk, judged_suite(judge), "--json"))
+    nothing_happened(desk)
+
+
 # Credentials and addresses
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.checks import Check, Subject, grade, prepare
+from slipway.checks import Check, Subject, UnknownTypeError, grade, prepare
 
 
 def check(kind, value=None, **keys):
@@ -125,14 +125,26 @@ def test_failed_check_says_what_was_expected():
         ("is-json", "type: [", None, "cannot be read"),
         ("is-json", {"type": "nonsense"}, None, "is not valid"),
         ("is-json", {"items": [{"$ref": "https://example.com/x"}]}, None, "only references inside it"),
-        ("contain", "a", None, "Did you mean 'contains'?"),
-        ("not-startswith", "a", None, "Did you mean 'starts-with'?"),
-        ("wrd-count", 3, None, "Supported, each also with not- in front: "),
+        ("contain", "a", None, "'contain' is not known"),
     ],
 )
 def test_check_that_could_never_be_applied_is_refused_beforehand(kind, value, threshold, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         check(kind, value, threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("contain", "Did you mean 'contains'?"),
+        ("not-startswith", "Did you mean 'starts-with'?"),
+        ("wrd-count", "Supported, each also with not- in front: "),
+    ],
+)
+def test_unknown_type_says_what_may_have_been_meant(kind, says):
+    with pytest.raises(UnknownTypeError) as caught:
+        check(kind, "a")
+    assert says in caught.value.fix
 
 
 def two(weights, *, threshold=None, metric=""):
