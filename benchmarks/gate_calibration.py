@@ -21,7 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -47,8 +47,8 @@ GROUP_SIZE, COPIES = 5, 0.7
 ATTEMPTS = 3
 SIZES = (20, 50, 200)
 ALL_ASKED, CURTAILMENT, SEQUENTIAL = "no", "curtailment", "sequential"
-BATCHES = {20: 1, 50: 1, 200: 4}
-"""Cases between two calls, as of answers that were in flight together."""
+BATCHES = 20
+"""In which the answers of an evaluation come, as those that were in flight together."""
 MODES = (ALL_ASKED, CURTAILMENT, SEQUENTIAL)
 
 GAIN, LOSS, BOTH, NEITHER = range(4)
@@ -215,18 +215,21 @@ def evaluate(cell: Cell, outcomes: Sequence[int], attempt: int) -> tuple[Decisio
     gate = gate_of(cell)
     record = [result for index, outcome in enumerate(outcomes) for result in answers(cell, index)[outcome]]
     has_champion = cell.arm is Arm.CHAMPION
-    whole = decide_once(record, gate, has_champion=has_champion, attempt=attempt).verdict
+
+    def verdict_on(results: Sequence[CaseResult]) -> Decision:
+        return decide_once(results, gate, has_champion=has_champion, attempt=attempt).verdict
+
     if cell.mode == ALL_ASKED:
-        return whole, 1.0
+        return verdict_on(record), 1.0
     should_stop = EarlyStop(gate, suite(cell), (Arm.CANDIDATE, cell.arm), has_champion=has_champion, attempt=attempt)
-    for asked in range(1, cell.n, BATCHES[cell.n]):
+    for asked in range(cell.n // BATCHES, cell.n, cell.n // BATCHES):
         if reason := should_stop(record[: 2 * asked]):
             left = [line for index in range(asked, cell.n) for line in not_asked(cell, index, reason)]
-            stopped = decide_once(record[: 2 * asked] + left, gate, has_champion=has_champion, attempt=attempt).verdict
-            if cell.mode == CURTAILMENT and stopped is not whole:
-                raise AssertionError(f"curtailed to {stopped}, but {whole} with every case asked: {cell} {outcomes}")
+            stopped = verdict_on([*record[: 2 * asked], *left])
+            if cell.mode == CURTAILMENT and stopped is not verdict_on(record):
+                raise AssertionError(f"curtailment changed the verdict to {stopped}: {cell} {outcomes}")
             return stopped, asked / cell.n
-    return whole, 1.0
+    return verdict_on(record), 1.0
 
 
 _verdicts: dict[object, Verdict] = {}
@@ -313,7 +316,11 @@ def main() -> int:
             cell: pool.submit(simulate, cell, gates, seed_of(cell))
             for cell in sorted((cell for _, block in blocks for cell in block), key=lambda cell: -cell.n)
         }
+        for done, job in enumerate(as_completed(jobs.values()), start=1):
+            job.result()
+            print(f"\r{done} of {len(jobs)} cells", end="", file=sys.stderr, flush=True)
         tallies = {cell: job.result() for cell, job in jobs.items()}
+    print(file=sys.stderr)
     faults = []
     print(f"{gates:,} gates in each cell, confidence {CONFIDENCE:g}; percent, with 95 % Monte-Carlo intervals")
     for title, block in blocks:

@@ -65,11 +65,6 @@ class EarlyStop:
         self._gate = gate
         self._cases = cases
         self._arms = arms
-        self._not_asked = [
-            CaseResult(case=case.id, arm=arm, tags=case.tags, group=case.group, error="not asked", not_asked=True)
-            for case in cases
-            for arm in arms
-        ]
         self._has_champion = has_champion
         self._attempt = attempt
         self._every = every or max(_FEWEST_BETWEEN_LOOKS, math.ceil(len(cases) / _LOOKS))
@@ -94,9 +89,16 @@ class EarlyStop:
         if not self._gate.min_cases <= self._answered < len(self._cases) or not self._is_time_to_look():
             return None
         self._next_look = self._answered + self._every
-        lines = [*results, *self._not_asked[self._answered * len(self._arms) :]]
+        lines = [*results, *self._not_asked()]
         verdict = decide(lines, self._gate, has_champion=self._has_champion, attempt=self._attempt)
         return None if verdict.verdict is Decision.INCONCLUSIVE else _reason(verdict)
+
+    def _not_asked(self) -> list[CaseResult]:
+        return [
+            CaseResult(case=case.id, arm=arm, tags=case.tags, group=case.group, error="not asked", not_asked=True)
+            for case in self._cases[self._answered :]
+            for arm in self._arms
+        ]
 
     def _is_time_to_look(self) -> bool:
         """Whether the gate may have an answer: when certainty comes within reach, and then, or by a bound, at looks."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 from slipway.evidence import Evidence
 from slipway.gate_file import EarlyStop, Gate, Measure, Metric, NonInferiority, Requirement, Superiority, is_share
-from slipway.gate_requirements import QUANTILES, sequence
+from slipway.gate_requirements import QUANTILES
 from slipway.results import Arm
+from slipway.sequential import confidence_sequence, settled_at
 from slipway.suite import Case
 
 __all__ = ["Prospect", "prospects_of"]
@@ -71,11 +72,14 @@ class Prospect:
         return (self.total - self.open * bool(self.other)) / n, (self.total + self.open) / n
 
     def bounded(self, confidence: float) -> tuple[float, float]:
-        """Give the always-valid bounds of the mean; infinite where the gate takes none."""
+        """Give the always-valid bounds of the mean once they leave the limit out; infinite ones before, or without."""
+        support = (-1.0 if self.other else 0.0, 1.0)
         if not self.has_bound or not self.values:
             return -math.inf, math.inf
-        support = (-1.0 if self.other else 0.0, 1.0)
-        interval = sequence(self.values, limit=self.limit, support=support, confidence=confidence)
+        settled = settled_at(self.values, limit=self.limit, support=support, confidence=confidence)
+        if settled is None:
+            return -math.inf, math.inf
+        interval = confidence_sequence(self.values[:settled], support=support, confidence=confidence)
         return interval.low, interval.high
 
     def may_pass(self, bounds: tuple[float, float]) -> bool:
