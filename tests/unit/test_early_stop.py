@@ -151,7 +151,7 @@ def test_the_last_case_is_not_an_early_stop():
     assert run(EarlyStop(rules, cases, (Arm.CANDIDATE,), every=1), results) == (10, None)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(6))
 def test_curtailment_never_changes_the_verdict(seed):
     """The verdict on the stopped record is the one that all the answers would have led to."""
     rules = gate(
@@ -159,11 +159,11 @@ def test_curtailment_never_changes_the_verdict(seed):
         against={"champion": {"metric": "pass_rate", "margin": 0.1}},
     )
     rng = random.Random(seed)
-    cases = suite(60)
+    cases = suite(40)
     quality = rng.choice([0.3, 0.6, 0.95])
     champion = [int(rng.random() < 0.8) for _ in cases]
     results = record(cases, candidate=[int(rng.random() < quality) for _ in cases], champion=champion)
-    asked, reason = run(EarlyStop(rules, cases, BOTH_ARMS, has_champion=True, every=1), results, arms=2)
+    asked, reason = run(EarlyStop(rules, cases, BOTH_ARMS, has_champion=True, every=3), results, arms=2)
     whole = decide(results, rules, has_champion=True).verdict
     if reason is not None:
         stopped = stopped_record(cases, results, asked, BOTH_ARMS, reason)
@@ -236,13 +236,13 @@ def test_looks_are_few_whatever_the_size(looks):
 def test_the_always_valid_bound_ends_it_long_before_certainty():
     against = {"base": {"metric": "pass_rate", "better_by": 0}}
     rules, sequential = gate(against=against), gate(against=against, early_stop="sequential")
-    cases = suite(200)
+    cases = suite(80)
     arms = (Arm.CANDIDATE, Arm.BASE)
-    results = record(cases, candidate=[1] * 200, base=[1, 0] * 100)
+    results = record(cases, candidate=[1] * 80, base=[1, 0] * 40)
     late, _ = run(EarlyStop(rules, cases, arms, every=1), results, arms=2)
     asked, reason = run(EarlyStop(sequential, cases, arms, every=1), results, arms=2)
     assert asked <= 25
-    assert late > 100
+    assert late > 40
     assert reason == "settled early by the always-valid bound (promote): every rule passes"
     assert decide(stopped_record(cases, results, asked, arms, reason), sequential).verdict is Decision.PROMOTE
 
@@ -272,16 +272,16 @@ def test_the_quick_look_misses_no_stop(seed):
     looked = (
         (asked, decide(stopped_record(cases, results, asked, BOTH_ARMS, ""), rules, has_champion=True).verdict)
         for asked in range(rules.min_cases, len(cases))
-    )
+    )  # lazily, up to the first
     first = next((asked for asked, verdict in looked if verdict is not Decision.INCONCLUSIVE), len(cases))
     assert run(EarlyStop(rules, cases, BOTH_ARMS, has_champion=True, every=1), results, arms=2)[0] == first
 
 
 def test_a_later_attempt_needs_more_evidence():
     rules = gate(early_stop="sequential", against={"base": {"metric": "pass_rate", "better_by": 0}})
-    cases = suite(200)
+    cases = suite(60)
     arms = (Arm.CANDIDATE, Arm.BASE)
-    results = record(cases, candidate=[1] * 200, base=[1, 0] * 100)
+    results = record(cases, candidate=[1] * 60, base=[1, 0] * 30)
     asked = [run(EarlyStop(rules, cases, arms, attempt=k, every=1), results, arms=2)[0] for k in (1, 2, 4)]
     assert asked == sorted(set(asked))
 
