@@ -39,7 +39,7 @@ class Verdict:
 
     Attributes:
         verdict: Promote, hold or inconclusive.
-        reasons: Sentences for people, the ones that decided first.
+        reasons: Sentences for people, the ones that decided first; of a promotion the comparisons.
         rules: Every rule that was applied or could not be, in the order of the gate file.
         attempt: Which attempt of this candidate on this suite it is, from 1.
         confidence: Of the intervals, two-sided: the gate's, less what attempts and early looks spend.
@@ -131,6 +131,9 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
         reason = "There is no champion to compare with, and the gate says first_release: refuse."
         rules.append(RuleOutcome(rule="first_release refuse", outcome=Outcome.FAIL, reason=reason))
     decision, decisive = _weigh(obstacles, rules)
+    if decision is Decision.PROMOTE:  # what was compared case by case says most
+        compared = {rule.name for rule in (gate.against.champion, gate.against.base) if rule is not None}
+        decisive.sort(key=lambda rule: rule.rule not in compared)
     decided_by = _decided_by(decision, rules)
     not_asked = _not_asked(evidence)
     worse = regressions(evidence, gate)

@@ -52,24 +52,15 @@ def headline(data: ReportData) -> Headline:
     word, tone, mark, meaning = _WORDS.get(data.outcome, (data.outcome.capitalize(), "neutral", "•", ""))
     if data.outcome == "inconclusive" and not data.release_id:
         meaning = _WORDS["hold"][3]
-    reasons = _weightiest_first(data)
     return Headline(
         word=word,
         tone=tone,
         mark=mark,
         meaning=meaning,
         served=_served(data) if data.release_id else "",
-        reasons=tuple(map(_capitalised, reasons[:SHOWN_REASONS])),
-        others=reasons[SHOWN_REASONS:],
+        reasons=tuple(map(_capitalised, data.reasons[:SHOWN_REASONS])),
+        others=data.reasons[SHOWN_REASONS:],
     )
-
-
-def _weightiest_first(data: ReportData) -> tuple[str, ...]:
-    """Put what was compared first where everything passed; the reasons of other verdicts are in that order already."""
-    if data.outcome not in {"promoted", "promote"} or data.verdict is None:
-        return data.reasons
-    compared = [rule.reason for rule in data.verdict.rules if " against " in rule.rule and "ratio" not in rule.rule]
-    return tuple(sorted(data.reasons, key=lambda reason: reason not in compared))
 
 
 def _served(data: ReportData) -> str:
