@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from slipway.yaml_files import load_model
 
@@ -75,7 +76,7 @@ def _read_measure(value: object, known: tuple[Metric, ...]) -> Measure:
         if value == metric:
             return metric
     names = ", ".join(f"'{metric}'" for metric in known)
-    raise ValueError(f"write {names} or metrics.NAME, with a name that assertions of the suite carry")
+    raise PydanticCustomError("enum", "Input should be {expected}", {"expected": f"{names} or '{NAMED}NAME'"})
 
 
 def _any_measure(value: object) -> Measure:

@@ -41,7 +41,7 @@ EXACT_MAX_N = 10_000
 their error, and the exact one takes seconds."""
 
 _RESOLUTION = 1e-4  # of a bound; a fiftieth of the margins that people write
-_FINE_STEP, _COARSE_RATIO, _FINE_UP_TO = 0.2, 1.15, 100.0
+_FINE_STEP, _COARSE_RATIO, _FINE_UP_TO, _SPIKES_UP_TO = 0.2, 1.15, 100.0, 9.0
 _REFINED, _REFINEMENT = 3, 9
 _BAND = 8.0  # standard deviations of the losses that are summed; what lies beyond is below 1e-14
 _MISSED = 1e-3  # share of the largest probability that may lie between grid points; measured to be below 6e-4
@@ -296,7 +296,10 @@ def _grid(n: int, most: float) -> NDArray[np.float64]:
     steps = math.ceil(math.log(max(n * most / _FINE_UP_TO, 1.0)) / math.log(_COARSE_RATIO))
     coarse = _FINE_UP_TO * _COARSE_RATIO ** np.arange(1, steps + 1)
     counts = np.concatenate([fine, coarse])
-    return np.append(counts[counts < n * most] / n, most)
+    counts = counts[counts < n * most]
+    # Towards the other end ties grow rare, and with hardly any the difference jumps by two: the probability has spikes.
+    from_the_end = fine[fine < min(n * most, _SPIKES_UP_TO)]
+    return np.unique(np.concatenate([counts, n * most - from_the_end])) / n
 
 
 def _probabilities(

@@ -55,8 +55,8 @@ def test_the_error_is_kept_whatever_the_share_of_discordant_pairs(n, limit):
 
 
 def test_the_largest_probability_is_found():
-    """A grid ten times finer finds nothing larger."""
-    for gains, losses, n, limit in [(3, 1, 40, -0.05), (9, 2, 60, 0.02), (0, 1, 25, -0.3), (14, 6, 200, -0.02)]:
+    """A much finer grid finds nothing larger, spikes near the end included."""
+    for gains, losses, n, limit in [(3, 1, 40, -0.05), (9, 2, 60, 0.02), (5, 0, 80, -0.01), (14, 6, 120, -0.02)]:
         found = exact_p(gains, losses, n, limit=limit)
         region = [
             outcome
@@ -71,11 +71,11 @@ def test_the_largest_probability_is_found():
             ]
         )
         largest = 0.0
-        for root in np.linspace(1e-6, math.sqrt((1 - abs(limit)) / 2 - 1e-9), 1500):
+        for root in np.linspace(1e-6, math.sqrt((1 - abs(limit)) / 2 - 1e-9), 4000):
             p_gain, p_loss = root**2 + max(limit, 0), root**2 + max(-limit, 0)
             logs = log_ways + g * math.log(p_gain) + c * math.log(p_loss) + (n - g - c) * math.log(1 - p_gain - p_loss)
             largest = max(largest, float(np.exp(logs).sum()))
-        assert largest <= found <= 1.004 * largest
+        assert largest <= found <= 1.003 * largest
 
 
 def statistic(gains, losses, n, limit):
