@@ -230,7 +230,7 @@ class Trial:
     """One set of recorded results that a gate decided on.
 
     Attributes:
-        evidence: SHA-256 of the recorded results.
+        evidence: Digest of what was observed, as ``results.evidence_digest`` gives it.
         spends: Whether it spent error: it could have promoted, and did not.
     """
 
@@ -357,7 +357,7 @@ def attempt_number(trials: Iterable[Trial], evidence: str) -> int:
 
     Args:
         trials: Of one candidate on one suite, in the order in which they were decided on.
-        evidence: SHA-256 of the results to decide on now.
+        evidence: Digest of what is decided on now.
     """
     spent: set[str] = set()
     for trial in trials:

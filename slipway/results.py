@@ -5,11 +5,13 @@ The contract between running (``evaluation``), grading (``checks``), deciding (`
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ASSERT_SET", "Arm", "CaseResult", "CheckResult", "Timing"]
+__all__ = ["ASSERT_SET", "Arm", "CaseResult", "CheckResult", "Timing", "evidence_digest"]
 
 
 _RECORDED = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
@@ -89,3 +91,17 @@ class CaseResult(BaseModel):
     """The output recorded here is not what was graded: patterns of the target were masked in it."""
     error: str | None = None
     not_asked: bool = False
+
+
+def evidence_digest(results: Iterable[CaseResult]) -> str:
+    """Name what was observed, whatever the order of the lines and of what was not asked: SHA-256 in hexadecimal.
+
+    An answer is known by the evaluation that asked for it, so the same answers taken from the record again are the same
+    evidence, and answers asked for anew are not.
+    """
+    seen = sorted(
+        f"{result.case!r} {result.arm} {result.session!r} {result.passed} {result.score}"
+        for result in results
+        if not result.not_asked
+    )
+    return hashlib.sha256("\n".join(seen).encode("utf-8", "surrogatepass")).hexdigest()

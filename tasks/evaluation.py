@@ -19,7 +19,7 @@ from slipway.gate_file import Gate
 from slipway.ledger import Json, Promotion, Trial
 from slipway.progress import Kind, ProgressEvent, emit
 from slipway.release import Step
-from slipway.results import Arm
+from slipway.results import Arm, evidence_digest
 from slipway.results_io import read_results
 from slipway.scoreboard import Scoreboard
 from slipway.services.backends import PublishedAdapter, ServingDeployment, open_backend
@@ -134,9 +134,10 @@ async def decide_verdict(results: Path, gate: Gate, *, has_champion: bool, relea
     ledger = open_workspace().ledger
     earlier = trials_of(ledger.release(release_id))
     with journaled(ledger, release_id, Step.GATE) as note:
-        evidence = _sha256(results)
+        lines = read_results(results)
+        evidence = evidence_digest(lines)
         attempt = attempt_of(release_id, evidence)
-        verdict = decide(read_results(results), gate, has_champion=has_champion, attempt=attempt)
+        verdict = decide(lines, gate, has_champion=has_champion, attempt=attempt)
         spends = verdict.verdict is not Decision.PROMOTE and not verdict.is_obstructed
         trials = [*earlier, Trial(evidence=evidence, spends=spends)]
         note.message = f"{verdict.verdict}: {verdict.reasons[0] if verdict.reasons else 'every rule passed'}"

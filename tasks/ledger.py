@@ -95,7 +95,7 @@ def attempt_of(release_id: str, evidence: str = "") -> int:
 
     Args:
         release_id: The release.
-        evidence: SHA-256 of the recorded results; empty for results that are still to come.
+        evidence: Digest of what was observed; empty for what is still to be.
     """
     ledger = open_workspace().ledger
     opened = ledger.release(release_id).opened

@@ -180,6 +180,20 @@ async def test_first_release_is_held_where_the_gate_wants_a_champion_to_compare_
     assert any("first_release: refuse" in reason for reason in outcome.reasons)
 
 
+async def test_a_held_candidate_cannot_be_repeated_until_it_passes(run_release, workspace):
+    """The same evidence decides the same; new answers of the same bytes to the same cases are decided more strictly."""
+    releases = [
+        await ended(await run_release("translate-undertrained"), "Held"),
+        await ended(await run_release("translate-undertrained"), "Held"),
+        await ended(await run_release("translate-undertrained", fresh=True), "Held"),
+    ]
+    steps = [workspace.ledger.release(outcome.release_id).steps for outcome in releases]
+    assert [step["gate"].data["attempt"] for step in steps] == [1, 1, 2]
+    assert steps[1]["evaluate"].data["asked"] == 0
+    assert steps[2]["evaluate"].data["asked"] > 0
+    assert "attempt 2" in " ".join(releases[2].reasons)
+
+
 async def test_person_is_asked_where_the_gate_says_so(run_release, workspace, prefect_server, write_gate, monkeypatch):
     monkeypatch.setattr("flows.release.APPROVAL_POLL_SECONDS", 1)
     gate = write_gate(approval="human")

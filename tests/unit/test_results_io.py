@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from slipway.errors import ConfigFileError, StoreError
 from slipway.gate import Gate, decide
-from slipway.results import Arm, CaseResult, CheckResult
+from slipway.results import Arm, CaseResult, CheckResult, evidence_digest
 from slipway.results_io import read_outputs, read_results, write_results
 
 FULL_LINE = (
@@ -109,3 +109,15 @@ def test_results_that_cannot_be_written_leave_nothing(tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
         write_results(tmp_path / "taken", [])
     assert [child.name for child in tmp_path.iterdir()] == ["taken"]
+
+
+def test_evidence_is_what_was_observed():
+    lines = [
+        CaseResult(case="a", arm=Arm.CANDIDATE, passed=True, score=1.0, session="s"),
+        CaseResult(case="b", arm=Arm.BASE),
+    ]
+    digest = evidence_digest(lines)
+    not_asked = CaseResult(case="c", arm=Arm.BASE, error="not asked: certain", not_asked=True)
+    assert evidence_digest([not_asked, *reversed(lines)]) == digest
+    assert evidence_digest([lines[0].model_copy(update={"session": "t"}), lines[1]]) != digest
+    assert evidence_digest(lines[:1]) != digest
