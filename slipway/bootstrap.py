@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from slipway.paired_rates import paired_difference
@@ -52,11 +52,10 @@ seconds."""
 _DRAWN_VALUES = 10_000_000  # resampled in one interval; above 1,000 values the draws get fewer
 _DRAWS_BEYOND = 25  # draws beyond each bound, at the least
 _BATCH_VALUES = 4_000_000  # resampled values held at once: 32 MB for each array
+_NEAR = 8.0  # standard deviations that a resample's quantile may move; beyond lie 1e-15 of the draws
 _FLIP_DRAWS = 10_000
 _FLIP_EXACT_N = 12  # 4096 sign patterns are quicker listed than drawn
 _FLIP_NORMAL_N = 1_000
-
-Statistic = Callable[..., "NDArray[np.float64]"]
 
 
 class TooFewGroupsError(ValueError):
@@ -186,19 +185,15 @@ def bootstrap_quantile_ratio(
     _require_pairs(numerator, denominator)
     if min(denominator) <= 0:
         raise ValueError("a ratio needs positive denominators")
-    place = max(0, math.ceil(q * len(numerator) - 1e-9) - 1)
-
-    def at(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        if q == 0.5:  # the median of an even number lies between two
-            return np.asarray(np.median(values, axis=axis))
-        return np.asarray(np.take(np.partition(values, place, axis=axis), place, axis=axis))
-
-    def ratio(top: NDArray[np.float64], bottom: NDArray[np.float64], *, axis: int = -1) -> NDArray[np.float64]:
-        return np.asarray(at(top, axis) / at(bottom, axis))
-
-    pairs = (np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float))
-    low, high, method = _bootstrap(pairs, ratio, confidence, seed, bca=False)
-    return Interval(estimate=float(ratio(*pairs)), low=low, high=high, n=len(numerator), method=method)
+    n, draws = len(numerator), _draws(len(numerator), confidence)
+    place = max(0, math.ceil(q * n - 1e-9) - 1)
+    places = ((n - 1) // 2, n // 2) if q == 0.5 else (place, place)  # the median of an even number lies between two
+    top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    ratios = _ratios_of_quantiles(top, bottom, places, draws, seed)
+    low, high = (float(bound) for bound in np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2]))
+    above, below = (float(np.sort(values)[list(places)].mean()) for values in (top, bottom))
+    method = f"percentile bootstrap, {draws} draws, seed {seed}"
+    return Interval(estimate=above / below, low=low, high=high, n=n, method=method)
 
 
 def hodges_lehmann(differences: Sequence[float]) -> float:
@@ -304,7 +299,7 @@ def _of_ratio(
     """Bound a ratio of sums, which a mean is too, by what its number of units allows."""
     if len(top) > RESAMPLED_MAX_N:
         return _normal(top, bottom, confidence)
-    return _bootstrap((top, bottom), _ratio_of_sums, confidence, seed, bca=len(top) >= BCA_MIN_N)
+    return _bootstrap(top, bottom, confidence, seed, bca=len(top) >= BCA_MIN_N)
 
 
 def _normal(top: NDArray[np.float64], bottom: NDArray[np.float64], confidence: float) -> tuple[float, float, str]:
@@ -331,21 +326,57 @@ def _draws(n: int, confidence: float) -> int:
     return max(beyond, min(max(BOOTSTRAP_DRAWS, 4 * beyond), _DRAWN_VALUES // n))
 
 
+def _ratios_of_quantiles(
+    top: NDArray[np.float64], bottom: NDArray[np.float64], places: tuple[int, int], draws: int, seed: int
+) -> NDArray[np.float64]:
+    """Draw pairs anew, and give each draw's ratio of the means of the values at the two (0-based) ``places``.
+
+    The value at a place of a resample comes from near the same place of the sample. Only how often the pairs near it
+    were drawn matters, in either array, and how many of the others lie below: these counts are multinomial.
+    """
+    import numpy as np  # noqa: PLC0415  # as above
+
+    n = len(top)
+    share = (places[0] + 1) / n
+    reach = math.ceil(_NEAR * math.sqrt(n * share * (1 - share)) + _NEAR)
+    first, last = max(0, places[0] - reach), min(n - 1, places[1] + reach)
+    orders = [np.argsort(values, kind="stable") for values in (top, bottom)]
+    ranks = [np.argsort(order) for order in orders]
+    near = np.flatnonzero(np.logical_or.reduce([(rank >= first) & (rank <= last) for rank in ranks]))
+    far = np.setdiff1d(np.arange(n), near)
+    kinds, sizes = np.unique((ranks[0][far] < first) + 2 * (ranks[1][far] < first), return_counts=True)
+    chances = np.concatenate([np.ones(len(near)), sizes]) / n
+    # Which cells hold values below the window, and which cell holds each value within it.
+    below = [np.concatenate([rank[near] < first, kinds >> side & 1]) for side, rank in enumerate(ranks)]
+    within = [np.searchsorted(near, order[first : last + 1]) for order in orders]
+    source, batch = np.random.default_rng(seed), max(1, _BATCH_VALUES // len(chances))
+    found = []
+    for start in range(0, draws, batch):
+        counts = source.multinomial(n, chances, size=min(batch, draws - start))
+        quantiles = []
+        for values, order, under, cells in zip((top, bottom), orders, below, within, strict=True):
+            reached = np.cumsum(counts[:, cells], axis=1) + (counts @ under)[:, None]
+            where = [np.minimum((reached <= place).sum(axis=1), last - first) for place in places]
+            quantiles.append(sum(values[order[first + index]] for index in where) / 2)
+        found.append(quantiles[0] / quantiles[1])
+    return np.concatenate(found)
+
+
 def _bootstrap(
-    samples: tuple[NDArray[np.float64], ...], statistic: Statistic, confidence: float, seed: int, *, bca: bool
+    top: NDArray[np.float64], bottom: NDArray[np.float64], confidence: float, seed: int, *, bca: bool
 ) -> tuple[float, float, str]:
     import numpy as np  # noqa: PLC0415  # as above
     from scipy.stats import bootstrap  # noqa: PLC0415  # half a second more
 
-    draws = _draws(len(samples[0]), confidence)
+    draws = _draws(len(top), confidence)
     for method in ("BCa", "percentile") if bca else ("percentile",):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a degenerate BCa warns and gives nan; the percentile then stands in
             result = bootstrap(
-                samples,
-                statistic,
+                (top, bottom),
+                _ratio_of_sums,
                 n_resamples=draws,
-                batch=max(1, _BATCH_VALUES // len(samples[0])),
+                batch=max(1, _BATCH_VALUES // len(top)),
                 vectorized=True,
                 paired=True,
                 confidence_level=confidence,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,7 +53,8 @@ def read_results(path: Path | str) -> list[CaseResult]:
     Raises:
         ConfigFileError: With file, line and key.
     """
-    return [result for _, result in _read(Path(path), CaseResult)]
+    with _without_collector():
+        return [result for _, result in _read(Path(path), CaseResult)]
 
 
 def read_outputs(path: Path | str) -> list[RecordedOutput]:
@@ -60,7 +63,8 @@ def read_outputs(path: Path | str) -> list[RecordedOutput]:
     Raises:
         ConfigFileError: With file, line and key.
     """
-    return [output.model_copy(update={"line": line}) for line, output in _read(Path(path), RecordedOutput)]
+    with _without_collector():
+        return [output.model_copy(update={"line": line}) for line, output in _read(Path(path), RecordedOutput)]
 
 
 def write_results(path: Path | str, results: Sequence[CaseResult]) -> None:
@@ -99,6 +103,18 @@ def encode_result(result: CaseResult) -> bytes:
 
 def _lines(results: Iterable[CaseResult]) -> Iterator[bytes]:
     return (encode_result(result) + b"\n" for result in results)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the search for cycles: models that are only ever added have none, and looking takes twice the reading."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _read(path: Path, model: type[ModelT]) -> Iterator[tuple[int, ModelT]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,7 @@ def gate(
         as_json: Print one JSON document on stdout.
     """
     lines = read_results(results)
+    gc.freeze()  # they live until the process ends: no search for cycles need walk through them
     verdict = decide(lines, load_gate(find_config(ConfigKind.GATE, gate)), attempt=attempt)
     summarise_step(lines, name=results.name, verdict=verdict)
     if as_json:
