@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 
 from slipway.bootstrap import (
@@ -80,6 +81,22 @@ def test_median_ratio_interval_holds_the_truth():
     interval = bootstrap_quantile_ratio(slower, base, confidence=0.95)
     assert interval.low < 1.2 < interval.high
     assert interval.high - interval.low < 0.2
+
+
+@pytest.mark.parametrize(("n", "q"), [(9, 0.5), (40, 0.5), (401, 0.95), (2_000, 0.5)])
+def test_quantile_ratios_are_those_of_whole_resamples(n, q):
+    """Drawing only the pairs near the quantile gives the distribution that drawing every pair gives."""
+    numbers = np.random.default_rng(7)
+    theirs = np.round(numbers.lognormal(4, 0.4, n))  # ties
+    ours = 0.5 * theirs + 0.5 * numbers.lognormal(4, 0.4, n)
+    which = numbers.integers(0, n, (4_000, n))
+    top, bottom = np.sort(ours[which], axis=1), np.sort(theirs[which], axis=1)
+    places = [(n - 1) // 2, n // 2] if q == 0.5 else [math.ceil(q * n) - 1] * 2
+    ratios = top[:, places].mean(axis=1) / bottom[:, places].mean(axis=1)
+    interval = bootstrap_quantile_ratio(ours.tolist(), theirs.tolist(), confidence=0.9, q=q)
+    for share, bound in ((0.05, interval.low), (0.95, interval.high)):
+        within = [float((ratios <= bound * slack).mean()) for slack in (1 - 1e-3, 1 + 1e-3)]
+        assert within[0] - 0.015 <= share <= within[1] + 0.015
 
 
 def clustered(groups, size, seed=1):

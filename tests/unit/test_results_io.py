@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 
 import pytest
@@ -31,6 +32,16 @@ def test_contracted_line_is_read(file):
     assert result.arm is Arm.CANDIDATE
     assert result.tags == ("refund",)
     assert result.checks == (CheckResult(type="icontains", passed=True, score=1.0),)
+
+
+def test_collector_runs_again_after_a_file_and_after_a_broken_one(file):
+    file.write_text(FULL_LINE)
+    read_results(file)
+    assert gc.isenabled()
+    file.write_text("{")
+    with pytest.raises(ConfigFileError):
+        read_results(file)
+    assert gc.isenabled()
 
 
 results = st.builds(
