@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from slipway.checks.registry import (
     Check,
@@ -189,9 +190,19 @@ def _result(check: Check, outcome: Graded | None) -> CheckResult:
     passed, score, reason = (None, 0.0, check.unsupported)
     if outcome is not None:
         passed, score, reason = outcome.passed, outcome.score, outcome.reason
-    return CheckResult(
-        type=check.type, passed=passed, score=score, reason=reason, metric=check.metric, weight=check.weight
-    )
+    return _recorded(check.type, passed, score, reason, check.metric, check.weight)
+
+
+@lru_cache(maxsize=1024)  # most answers pass, and passing says the same each time
+def _recorded(  # noqa: PLR0917  # keywords make a key of the cache twice as dear
+    kind: str,
+    passed: bool | None,  # noqa: FBT001  # as above
+    score: float,
+    reason: str,
+    metric: str,
+    weight: float,
+) -> CheckResult:
+    return CheckResult(type=kind, passed=passed, score=score, reason=reason, metric=metric, weight=weight)
 
 
 def _set_result(check: Check, members: Sequence[CheckResult]) -> CheckResult:

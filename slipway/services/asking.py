@@ -8,10 +8,13 @@ from slipway.adapter import Source
 from slipway.evaluation import Answer, Ask
 from slipway.results import Timing
 from slipway.services.http import NO_RETRY
-from slipway.services.lorax import GenerationParameters, LoraxClient
+from slipway.services.lorax import FinishReason, GenerationParameters, LoraxClient
 from slipway.suite import Case, GenerationSettings
 
 __all__ = ["make_ask"]
+
+_WORDS = {reason: reason.value for reason in FinishReason}
+"""``value`` is computed each time, and slowly."""
 
 
 def make_ask(client: LoraxClient, adapter_id: str | None, source: Source | None, max_new_tokens: int) -> Ask:
@@ -54,7 +57,7 @@ def make_ask(client: LoraxClient, adapter_id: str | None, source: Source | None,
             latency_ms=reply.latency_ms,
             prompt_tokens=reply.prompt_tokens,
             generated_tokens=reply.generated_tokens,
-            finish_reason=reply.finish_reason.value,
+            finish_reason=_WORDS[reply.finish_reason],
             timing=Timing(
                 queue_ms=told.queue_ms,
                 inference_ms=told.inference_ms,

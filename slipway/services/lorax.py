@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Self
 
@@ -98,6 +98,7 @@ class LoraxClient:
         self._retry = retry or RetryPolicy()
         self._requests = LoraxRequests(self._service, self.base_url, adapter_token=adapter_token)
         self._replies = LoraxReplies(self._service)
+        self._whole = lru_cache(maxsize=16)(partial(_joined, self.base_url))
         self._channel = open_channel(
             self.base_url,
             token=token,
@@ -219,5 +220,6 @@ class LoraxClient:
             retry=retry or self._retry,
         )
 
-    def _whole(self, path: str) -> str:
-        return f"{self.base_url}/{path.lstrip('/')}"
+
+def _joined(base_url: str, path: str) -> str:
+    return f"{base_url}/{path.lstrip('/')}"

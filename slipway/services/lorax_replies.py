@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LoraxReplies"]
 
+_FINISH_REASONS: Mapping[str, FinishReason] = {reason.value: reason for reason in FinishReason}
+"""Also by the official client's members, which are texts."""
+
 _CHAT_FINISH_REASONS = {
     "length": FinishReason.LENGTH,
     "stop": FinishReason.EOS_TOKEN,
@@ -74,7 +77,7 @@ class LoraxReplies:
         details, text = self._native(reply, url)
         return Generation(
             text=text,
-            finish_reason=FinishReason(details.finish_reason.value),
+            finish_reason=_FINISH_REASONS[details.finish_reason],
             prompt_tokens=details.prompt_tokens,
             generated_tokens=details.generated_tokens,
             tokens=tuple(details.tokens),

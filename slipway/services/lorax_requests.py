@@ -1,6 +1,7 @@
 """What is sent to a LoRAX server: bodies of requests, refused here where LoRAX would guess, or die.
 
-Native requests are typed by ``lorax.types`` of the official client, which checks the parameters as the server does.
+Native requests are typed by ``lorax.types`` of the official client, which checks the parameters as the server does;
+once for all prompts that are asked with the same parameters, as it takes five times as long as writing a prompt.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ __all__ = ["LoraxRequests"]
 _NOT_IN_CHAT = ("typical_p", "truncate", "prefill_logprobs", "alternatives", "best_of")
 
 _MAX_KEPT = 256
-"""Typed parameters kept at a time: an evaluation has one set per arm, and one per case that differs."""
+"""Written parameters kept at a time: an evaluation has one set per arm, and one per case that differs."""
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 class LoraxRequests:
@@ -42,7 +45,8 @@ class LoraxRequests:
         self._service = service
         self._base_url = base_url
         self._adapter_token = adapter_token
-        self._typed: dict[tuple[str | None, Source | None, GenerationParameters], Parameters] = {}
+        self._written: dict[tuple[str | None, Source | None, int], tuple[GenerationParameters, bytes]] = {}
+        """By adapter and identity of the parameters, which live as long as they are kept here: to hash them is slow."""
 
     def generation(
         self, prompt: str, adapter_id: str | None, adapter_source: Source | None, parameters: GenerationParameters
@@ -54,11 +58,11 @@ class LoraxRequests:
         """
         errors, types = lorax_modules()
         try:
-            request = types.Request(
-                inputs=prompt, parameters=self._typed_parameters(adapter_id, adapter_source, parameters)
-            )
-            body: str = request.model_dump_json(by_alias=True)
-            return body.encode()
+            if not prompt:
+                types.Request(inputs=prompt)  # says why not
+            kept = self._written.get((adapter_id, adapter_source, id(parameters)))
+            rest = kept[1] if kept else self._rest_of_generation(adapter_id, adapter_source, parameters)
+            return b'{"inputs":%b,%b' % (_ENCODER.encode(prompt).encode(), rest)
         except errors.ValidationError as error:
             raise self._refused(f"a generation with these parameters ({error})", "Correct the parameters.") from error
         except ValidationError as error:
@@ -138,22 +142,21 @@ class LoraxRequests:
                 # A bare repository would be "the latest", which nobody tested.
                 raise self._refused(f"the adapter id {adapter_id!r}", "Name the version: REPO/TAG, such as support/4.")
 
-    def _typed_parameters(
+    def _rest_of_generation(
         self, adapter_id: str | None, adapter_source: Source | None, parameters: GenerationParameters
-    ) -> Parameters:
-        """Type and check parameters, once for all prompts that are asked with them."""
-        if parameters.json_schema is not None:  # cannot be hashed
-            return self._made_parameters(adapter_id, adapter_source, parameters)
-        key = (adapter_id, adapter_source, parameters)
-        typed = self._typed.get(key)
-        if typed is None:
-            typed = self._made_parameters(adapter_id, adapter_source, parameters)
-            if len(self._typed) >= _MAX_KEPT:
-                self._typed.clear()
-            self._typed[key] = typed
-        return typed
+    ) -> bytes:
+        """Write all that comes after the prompt."""
+        _, types = lorax_modules()
+        request = types.Request(inputs="?", parameters=self._typed_parameters(adapter_id, adapter_source, parameters))
+        written: str = request.model_dump_json(by_alias=True, exclude={"inputs"})
+        rest = written.removeprefix("{").encode()
+        if parameters.json_schema is None:  # a schema may be changed from outside
+            if len(self._written) >= _MAX_KEPT:
+                self._written.clear()
+            self._written[adapter_id, adapter_source, id(parameters)] = parameters, rest
+        return rest
 
-    def _made_parameters(
+    def _typed_parameters(
         self, adapter_id: str | None, adapter_source: Source | None, parameters: GenerationParameters
     ) -> Parameters:
         _, types = lorax_modules()
