@@ -136,6 +136,8 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
         decisive.sort(key=lambda rule: rule.rule not in compared)
     decided_by = _decided_by(decision, rules)
     not_asked = _not_asked(evidence)
+    if decision is Decision.HOLD and not_asked:  # the rest is open because it did not matter any more
+        decisive = [rule for rule in decisive if rule.outcome is Outcome.FAIL]
     worse = regressions(evidence, gate)
     reasons = (
         *_reasons(decisive),
