@@ -15,6 +15,7 @@ from chromium import ARGUMENTS, find_chromium
 from playwright.async_api import Page, async_playwright
 
 from slipway.cli.prefect_session import prepare_prefect
+from slipway.ledger import Outcome
 
 OUT = Path("screenshots")
 PAGE_SECONDS = 30.0
@@ -49,14 +50,18 @@ async def check(stage, acts, play) -> None:
         sys.exit(f"error: these acts did not end as they must: {wrong}")
     await asyncio.sleep(3)  # task states reach the server through its event queue
     artifacts = artifact_ids(stage.ui)
-    promoted, held, refused = results[1].outcome, results[2].outcome, results[3].outcome
+    ended = {result.outcome.outcome: result.outcome for result in reversed(results[1:-1])}
+    promoted, held, undecided, refused = (
+        ended[kind] for kind in (Outcome.PROMOTED, Outcome.HELD, Outcome.INCONCLUSIVE, Outcome.REFUSED)
+    )
     async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         try:
             page = await browser.new_page(viewport={"width": 1440, "height": 1000})
             await look(page, f"{stage.ui}/runs", "runs", ["Held", "Promoted", "RolledBack"])
-            for outcome, name in ((promoted, "promoted"), (held, "held"), (refused, "refused")):
-                state = "Promoted" if name == "promoted" else "Held"
+            shown = ((promoted, "Promoted"), (held, "Held"), (undecided, "Inconclusive"), (refused, "Held"))
+            for outcome, state in shown:
+                name = outcome.outcome
                 await look(page, outcome.run_url, f"run-{name}", [f"{outcome.release_id} to sandbox", state])
             await look(page, f"{promoted.run_url}?tab=Artifacts", "run-artifacts", ["release-translate"])
             await look(
