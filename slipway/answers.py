@@ -33,7 +33,8 @@ class Answer:
 
     Attributes:
         output: The text.
-        latency_ms: By the caller's clock, from sending to the last byte, of the attempt that succeeded.
+        latency_ms: By the caller's clock, from sending to the last byte, of the attempt that succeeded; None for a
+            recorded output that does not tell.
         prompt_tokens: As the server counted them.
         generated_tokens: As the server counted them.
         finish_reason: The server's word for why generation ended.
@@ -42,7 +43,7 @@ class Answer:
     """
 
     output: str
-    latency_ms: float
+    latency_ms: float | None
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
     finish_reason: str | None = None
@@ -92,7 +93,7 @@ def answer_of(result: CaseResult) -> Answer:
     """Give back the answer that a result records; without its log probabilities."""
     return Answer(
         output=result.output,
-        latency_ms=result.latency_ms or 0.0,
+        latency_ms=result.latency_ms,
         prompt_tokens=result.prompt_tokens,
         generated_tokens=result.generated_tokens,
         finish_reason=result.finish_reason,

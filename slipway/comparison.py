@@ -15,28 +15,16 @@ from slipway.gate_requirements import mean_interval
 from slipway.gate_rules import is_binary
 from slipway.paired_rates import paired_difference
 from slipway.results import Arm
-from slipway.statistics import Interval, clopper_pearson, quantile
+from slipway.statistics import Interval, clopper_pearson
 
 __all__ = [
-    "ArmSummary",
     "PairSummary",
     "changed_cases",
     "compare_arms",
     "paired_values",
     "pass_difference",
     "pass_rate",
-    "summarise",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmSummary:
-    """How one arm did. Latencies in milliseconds; None where nothing was answered or measured."""
-
-    pass_rate: Interval | None
-    missing: int
-    p50_ms: Interval | None
-    p95_ms: Interval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +39,6 @@ class PairSummary:
     """Of the mean score, candidate minus other; None for too few graded pairs."""
     pass_difference: Interval | None
     """Of the pass rate, candidate minus other; None for too few groups."""
-
-
-def summarise(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> ArmSummary:
-    """Summarise one arm, on the cases with ``tag`` or on all."""
-    cases = evidence.tagged(tag)
-    rate = pass_rate(evidence, arm, confidence, tag=tag)
-    latencies = evidence.values(arm, cases, Metric.LATENCY_P50)
-    not_asked = len(set(cases).intersection(evidence.not_asked(arm)))
-    return ArmSummary(
-        pass_rate=rate,
-        missing=len(cases) - (rate.n if rate else 0) - not_asked,
-        p50_ms=quantile(latencies, 0.5, confidence=confidence) if latencies else None,
-        p95_ms=quantile(latencies, 0.95, confidence=confidence) if latencies else None,
-    )
 
 
 def pass_rate(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> Interval | None:

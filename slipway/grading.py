@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from slipway.answers import Answer
 from slipway.checks import Grade, Judge, Subject, grade, grade_judged, is_judged
 from slipway.errors import ConfigFileError, ServiceError
+from slipway.recording import Recorder, Redact, subject_of
 from slipway.results import Arm, CaseResult
 from slipway.results_io import RecordedOutput, read_outputs
 from slipway.suite import Case, Suite
 
 __all__ = ["grade_answer", "grade_case", "grade_outputs", "is_case_judged", "judge_outputs"]
 
-Redact = Callable[[str], str]
-"""Masks what is private in a text."""
+NOTHING_RECORDED = "no recorded output"
 
 
 def is_case_judged(case: Case) -> bool:
@@ -59,58 +59,51 @@ def grade_outputs(
     Raises:
         ConfigFileError: A bad line, an index that the suite does not have, or two outputs for one case.
     """
-    return [
-        _result(answered, grade_case(answered.case, answered.subject), arm, redact)
-        if answered.output is not None
-        else _missing(answered.case, arm)
-        for answered in _paired(suite, path)
-    ]
+    recorder = Recorder(redact=redact)
+    results = []
+    for case, recorded in _paired(suite, path):
+        if recorded is None:
+            results.append(recorder.missing(case, arm, "", NOTHING_RECORDED))
+        else:
+            answer = _answer(recorded)
+            verdict = grade_case(case, subject_of(case, answer, recorded.cost_usd))
+            results.append(recorder.graded(case, arm, "", answer, verdict, recorded.cost_usd, ""))
+    return results
 
 
 async def judge_outputs(
     suite: Suite, path: Path | str, judge: Judge, *, arm: Arm = Arm.CANDIDATE, redact: Redact | None = None
 ) -> list[CaseResult]:
     """Do as ``grade_outputs``, and ask the judge for the checks that need it, several answers at once."""
-    answers = list(_paired(suite, path))
+    recorder = Recorder(redact=redact)
     free = asyncio.Semaphore(judge.settings.max_concurrency)
 
-    async def result_of(answered: _Answered) -> CaseResult:
-        if answered.output is None:
-            return _missing(answered.case, arm)
-        async with free:
-            verdict = await grade_answer(answered.case, answered.subject, judge)
-        return _result(answered, verdict, arm, redact)
-
-    return list(await asyncio.gather(*map(result_of, answers)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Answered:
-    case: Case
-    output: RecordedOutput | None
-
-    @property
-    def subject(self) -> Subject:
-        recorded = self.output
+    async def result_of(case: Case, recorded: RecordedOutput | None) -> CaseResult:
         if recorded is None:
-            raise TypeError("there is nothing to grade")
-        return Subject(
-            output=recorded.output,
-            prompt=self.case.prompt,
-            vars=self.case.vars,
-            latency_ms=recorded.latency_ms,
-            cost_usd=recorded.cost_usd,
-            finish_reason=recorded.finish_reason,
-            logprobs=recorded.logprobs,
-            prompt_tokens=recorded.prompt_tokens,
-            generated_tokens=recorded.generated_tokens,
-        )
+            return recorder.missing(case, arm, "", NOTHING_RECORDED)
+        answer = _answer(recorded)
+        async with free:
+            verdict = await grade_answer(case, subject_of(case, answer, recorded.cost_usd), judge)
+        return recorder.graded(case, arm, "", answer, verdict, recorded.cost_usd, "")
+
+    return list(await asyncio.gather(*(result_of(*pair) for pair in _paired(suite, path))))
 
 
-def _paired(suite: Suite, path: Path | str) -> Iterator[_Answered]:
+def _answer(recorded: RecordedOutput) -> Answer:
+    return Answer(
+        output=recorded.output,
+        latency_ms=recorded.latency_ms,
+        finish_reason=recorded.finish_reason,
+        logprobs=recorded.logprobs,
+        prompt_tokens=recorded.prompt_tokens,
+        generated_tokens=recorded.generated_tokens,
+    )
+
+
+def _paired(suite: Suite, path: Path | str) -> Iterator[tuple[Case, RecordedOutput | None]]:
     by_case = _by_case(read_outputs(path), len(suite.cases), path)
     for index, case in enumerate(suite.cases):
-        yield _Answered(case=case, output=by_case.get(index))
+        yield case, by_case.get(index)
 
 
 def _by_case(outputs: Sequence[RecordedOutput], cases: int, path: Path | str) -> dict[int, RecordedOutput]:
@@ -134,33 +127,3 @@ def _by_case(outputs: Sequence[RecordedOutput], cases: int, path: Path | str) ->
             )
         found[output.test] = output
     return found
-
-
-def _missing(case: Case, arm: Arm) -> CaseResult:
-    return CaseResult(case=case.id, arm=arm, tags=case.tags, group=case.group, error="no recorded output")
-
-
-def _result(answered: _Answered, verdict: Grade, arm: Arm, redact: Redact | None) -> CaseResult:
-    case, subject = answered.case, answered.subject
-    output, checks, error = subject.output, verdict.checks, verdict.error
-    if redact is not None:
-        output, error = redact(output), error and redact(error)
-        checks = tuple(check.model_copy(update={"reason": redact(check.reason)}) for check in checks)
-    return CaseResult(
-        case=case.id,
-        arm=arm,
-        output=output,
-        passed=verdict.passed,
-        score=verdict.score,
-        tags=case.tags,
-        group=case.group,
-        checks=checks,
-        metrics=dict(verdict.metrics),
-        latency_ms=subject.latency_ms,
-        prompt_tokens=subject.prompt_tokens,
-        generated_tokens=subject.generated_tokens,
-        finish_reason=subject.finish_reason,
-        cost_usd=subject.cost_usd,
-        redacted=output != subject.output,
-        error=error,
-    )
