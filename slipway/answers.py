@@ -11,7 +11,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from slipway import __version__
 from slipway.checks import Check, is_judged
@@ -24,12 +25,13 @@ __all__ = ["Answer", "CaseKey", "Recorded", "StoredAnswer", "answer_of", "case_k
 
 NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
 """Check types that look at what is not recorded: a line of a thousand numbers for each answer."""
+_COUNTING_FIELDS = tuple(field.name for field in fields(Check) if field.name != "where")
+"""What makes two checks the same; moving one to another line changes nothing."""
 JUDGE_KEYS = ("url", "model", "embeddings_model")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One reply.
+class Answer(NamedTuple):
+    """One reply. A named tuple, which is made in a third of a frozen dataclass's time.
 
     Attributes:
         output: The text.
@@ -205,5 +207,5 @@ def _hash(value: object) -> str:
 
 def _as_json(value: object) -> object:
     if isinstance(value, Check):
-        return {**vars(value), "where": ""}  # moving a line changes nothing
+        return {name: getattr(value, name) for name in _COUNTING_FIELDS}
     return dict(value) if isinstance(value, Mapping) else repr(value)

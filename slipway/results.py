@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,10 +50,11 @@ class CheckResult(BaseModel):
     weight: float = 1.0
 
 
-class Timing(BaseModel):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
     """What the server told of its own time, in milliseconds; None where it, or a front end, told nothing."""
 
-    model_config = _RECORDED
+    __pydantic_config__: ClassVar[ConfigDict] = _RECORDED
 
     queue_ms: float | None = None
     inference_ms: float | None = None

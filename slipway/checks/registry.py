@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from functools import cached_property
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, Protocol
 
 from slipway.checks.unsupported import reason_unsupported, unsupported_types
 from slipway.javascript import Script, unmet_need
@@ -33,6 +35,10 @@ __all__ = [
     "remarks",
     "supported_types",
 ]
+
+
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+_NO_NUMBERS: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 class InapplicableCheckError(Exception):
@@ -87,20 +93,19 @@ class Check:
     where: str = ""
     unsupported: str = ""
 
-    @property
+    @cached_property
     def is_negated(self) -> bool:
         """Whether the type starts with ``not-``."""
         return self.type.startswith("not-")
 
-    @property
+    @cached_property
     def base_type(self) -> str:
         """The type without ``not-``."""
         return self.type.removeprefix("not-")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """One answer, as checks look at it.
+class Subject(NamedTuple):
+    """One answer, as checks look at it. A named tuple, as ``Graded`` is: an evaluation makes one for each answer.
 
     Attributes:
         output: The text; of a structure that a transform made, its JSON.
@@ -118,7 +123,7 @@ class Subject:
     output: str
     data: object = None
     prompt: str | Sequence[Mapping[str, str]] | None = None
-    vars: Mapping[str, object] = field(default_factory=dict)
+    vars: Mapping[str, object] = _NOTHING
     latency_ms: float | None = None
     cost_usd: float | None = None
     finish_reason: str | None = None
@@ -127,8 +132,7 @@ class Subject:
     generated_tokens: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Graded:
+class Graded(NamedTuple):
     """What one check says of one output.
 
     Attributes:
@@ -141,7 +145,7 @@ class Graded:
     passed: bool
     score: float
     reason: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = _NO_NUMBERS
 
 
 class Judge(Protocol):

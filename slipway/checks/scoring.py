@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
 
 from slipway.checks.registry import (
     Check,
@@ -28,9 +29,8 @@ _Named = tuple[str, float, float]
 """A metric's name, a weight and a score."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grade:
-    """What all checks of a case say of one output.
+class Grade(NamedTuple):
+    """What all checks of a case say of one output. A named tuple: an evaluation makes one for each answer.
 
     Attributes:
         passed: None where no answer can be given.
@@ -43,7 +43,7 @@ class Grade:
     passed: bool | None
     score: float | None
     checks: tuple[CheckResult, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = MappingProxyType({})
     error: str | None = None
 
 
@@ -64,9 +64,11 @@ def grade(
         transform: Verified JavaScript that makes what all checks look at out of the output. Where it throws, the
             output is not in the form that the suite expects, and the case fails.
     """
-    leaves = list(_leaves(checks))
+    leaves = _leaves(checks)
+    failure: Graded | None = None
     try:
-        subject, failure = _prepared(subject, transform)
+        if transform:
+            subject, failure = _prepared(subject, transform)
         outcomes = [failure or _outcome(check, subject) for check in leaves]
     except _UnknownError as unknown:
         return unknown.grade
@@ -86,9 +88,11 @@ async def grade_judged(
     Raises:
         ServiceError: The judge did not answer.
     """
-    leaves = list(_leaves(checks))
+    leaves = _leaves(checks)
+    failure: Graded | None = None
     try:
-        subject, failure = _prepared(subject, transform)
+        if transform:
+            subject, failure = _prepared(subject, transform)
         outcomes = [failure or (None if is_judged(check) else _outcome(check, subject)) for check in leaves]
         if failure is None:
             asked = [index for index, check in enumerate(leaves) if is_judged(check)]
@@ -114,8 +118,6 @@ class _UnknownError(Exception):
 
 def _prepared(subject: Subject, transform: str | Script) -> tuple[Subject, Graded | None]:
     """Give what the checks look at, and how all of them end where the transform could not make it."""
-    if not transform:
-        return subject, None
     try:
         return transformed(transform, subject), None
     except TransformError as error:
@@ -129,23 +131,34 @@ def _outcome(check: Check, subject: Subject) -> Graded | None:
     if check.unsupported:
         return None
     try:
-        subject, failure = _prepared(subject, check.transform)
-        return failure or assess(check, subject)
+        if check.transform:
+            subject, failure = _prepared(subject, check.transform)
+            if failure is not None:
+                return failure
+        return assess(check, subject)
     except InapplicableCheckError as error:
         raise _UnknownError(check.type, error) from None
 
 
 async def _judged_outcome(check: Check, subject: Subject, judge: Judge) -> Graded:
     try:
-        subject, failure = _prepared(subject, check.transform)
-        return failure or await assess_judged(check, subject, judge)
+        if check.transform:
+            subject, failure = _prepared(subject, check.transform)
+            if failure is not None:
+                return failure
+        return await assess_judged(check, subject, judge)
     except InapplicableCheckError as error:
         raise _UnknownError(check.type, error) from None
 
 
-def _leaves(checks: Sequence[Check]) -> Iterator[Check]:
+def _leaves(checks: Sequence[Check]) -> list[Check]:
+    leaves = []
     for check in checks:
-        yield from check.checks if check.base_type == ASSERT_SET else (check,)
+        if check.base_type == ASSERT_SET:
+            leaves.extend(check.checks)
+        else:
+            leaves.append(check)
+    return leaves
 
 
 def _combined(
@@ -171,18 +184,21 @@ def _combined(
                 named.extend((name, check.weight, score) for name, score in outcome.metrics.items())
         counted.append(result)
     applied = [result for result in counted if result.passed is not None]
-    named.extend((result.metric, result.weight, result.score) for result in applied)
+    for result in applied:
+        if result.metric:
+            named.append((result.metric, result.weight, result.score))
     passed: bool | None
     score: float | None
     passed, score, error = None, None, None
-    if not any(result.weight for result in applied) and (missed := [result for result in counted if result.weight]):
+    weighing = [result for result in applied if result.weight]
+    if not weighing and (missed := [result for result in counted if result.weight]):
         reasons = "; ".join(dict.fromkeys(f"{result.type}: {result.reason}" for result in missed))
         error = f"unsupported: {reasons}"
     elif failure is not None:
         passed, score = False, 0.0
     else:
-        score = _weighted_mean(applied) if checks else 1.0
-        passed = score >= threshold if threshold else all(result.passed for result in applied if result.weight)
+        score = _weighted_mean(weighing) if checks else 1.0
+        passed = score >= threshold if threshold else all([result.passed for result in weighing])
     return Grade(passed=passed, score=score, checks=tuple(results), metrics=_means(named), error=error)
 
 
@@ -235,5 +251,5 @@ def _weighted_mean(results: Sequence[CheckResult]) -> float:
 
 
 def _mean(pairs: Sequence[tuple[float, float]]) -> float:
-    total = math.fsum(weight for weight, _ in pairs)
-    return math.fsum(weight * score for weight, score in pairs) / total if total else 0.0
+    total = math.fsum([weight for weight, _ in pairs])
+    return math.fsum([weight * score for weight, score in pairs]) / total if total else 0.0

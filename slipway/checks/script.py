@@ -36,8 +36,8 @@ def transformed(script: str | Script, subject: Subject) -> Subject:
         raise TransformError("the transform returned nothing")
     if isinstance(returned.value, dict | list):
         text = json.dumps(returned.value, ensure_ascii=False, separators=(",", ":"))
-        return replace(subject, output=text, data=returned.value)
-    return replace(subject, output=javascript_text(returned.value), data=None)
+        return subject._replace(output=text, data=returned.value)
+    return subject._replace(output=javascript_text(returned.value), data=None)
 
 
 def _as_script(script: str | Script) -> Script:
@@ -111,7 +111,7 @@ def _judged(check: Check, returned: Returned) -> Graded:
             named = {str(name): found for name, found in scores.items()} if isinstance(scores, dict) else {}
             graded = _scored(check, holds=holds, score=float(score), reason=reason)
             numbers = {name: float(found) for name, found in named.items() if isinstance(found, int | float)}
-            return replace(graded, metrics=numbers)
+            return graded._replace(metrics=numbers)
     what = f"the text {value!r}" if isinstance(value, str) else returned.type
     return Graded(
         passed=False,

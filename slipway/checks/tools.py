@@ -100,7 +100,7 @@ def _is_valid_tools_call(check: Check, subject: Subject) -> Graded:
     if isinstance(calls, list) and calls:
         problem = next(filter(None, (_call_problem(call, schemas) for call in calls)), "")
     graded = answer(check, not problem, "be", "a valid list of tool calls")
-    return replace(graded, reason=f"{graded.reason[:-1]}: {problem}.") if problem and graded.reason else graded
+    return graded._replace(reason=f"{graded.reason[:-1]}: {problem}.") if problem and graded.reason else graded
 
 
 def _call_problem(call: object, schemas: Mapping[str, object]) -> str:

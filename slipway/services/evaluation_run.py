@@ -214,15 +214,15 @@ class _Files:
         self._stream: LineWriter | None = None
 
     def stream_to(self, path: Path) -> None:
-        self._stream = self._files.enter_context(LineWriter(path))
+        self._stream = self._files.enter_context(LineWriter(path, after=self._answers.values()))
 
     def add(self, result: CaseResult) -> None:
         line = encode_result(result)
-        if self._stream is not None:
-            self._stream.add(line)
         if result.latency_ms is not None:  # there was an answer, even if nobody could grade it
             is_graded = result.error is None
             self._answers[result.arm].add(AnswerStore.encode(self._keys[result.case], is_graded=is_graded, result=line))
+        if self._stream is not None:
+            self._stream.add(line)
 
 
 class _Reporter:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,14 +33,16 @@ class LineWriter:
     Args:
         path: The file.
         header: First line of a new file, without its end.
+        after: Writers whose lines are written before ours, so that no file tells of what another has not got yet.
 
     Raises:
         StoreError: From every method, when the file cannot be written.
     """
 
-    def __init__(self, path: Path, *, header: bytes = b"") -> None:
+    def __init__(self, path: Path, *, header: bytes = b"", after: Collection[LineWriter] = ()) -> None:
         self._path = path
         self._header = header
+        self._after = after
         self._lines: list[bytes] = []
         self._waiting_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -65,13 +68,13 @@ class LineWriter:
         self._lines.append(line)
         self._waiting_bytes += len(line)
         if self._waiting_bytes >= FLUSH_BYTES:
-            self._write()
+            self.flush()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._write)
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
     def close(self) -> None:
         """Write what waits, onto the disk, and close the file."""
-        self._write()
+        self.flush()
         if self._failure is not None:
             raise self._error(self._failure) from self._failure
         if self._descriptor is None:
@@ -84,13 +87,15 @@ class LineWriter:
         finally:
             os.close(descriptor)
 
-    def _write(self) -> None:
+    def flush(self) -> None:
         """Write the batch. A failure is kept for the next call from outside: a timer has nobody to raise it to."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if not self._lines:
             return
+        for writer in self._after:
+            writer.flush()
         batch = b"\n".join(self._lines) + b"\n"
         self._lines.clear()
         self._waiting_bytes = 0

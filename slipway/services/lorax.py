@@ -9,7 +9,7 @@ LoRAX answers 200 for an adapter that it silently ignores, so a reply proves not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from types import TracebackType
@@ -210,8 +210,8 @@ class LoraxClient:
         )
         return self._replies.reference(await self._send("POST", route, body), self._whole(route), input_ids=input_ids)
 
-    async def _send(self, method: str, path: str, body: bytes = b"", retry: RetryPolicy | None = None) -> RawReply:
-        return await repeated(
+    def _send(self, method: str, path: str, body: bytes = b"", retry: RetryPolicy | None = None) -> Awaitable[RawReply]:
+        return repeated(
             partial(self._channel.send, method, path, body),
             method,
             self._whole(path),

@@ -138,8 +138,9 @@ class LoraxReplies:
             typed = None
         if typed is None or typed.details is None:
             typed = self._native_step_by_step(types.Response, reply, url)
-        for index, token in enumerate(typed.details.tokens):
-            if not math.isfinite(token.logprob):
+        tokens = typed.details.tokens
+        if not math.isfinite(sum([token.logprob for token in tokens])):  # one look instead of one for each
+            for index, token in enumerate(tokens):
                 self._finite(token.logprob, index, reply, url)
         return typed.details, typed.generated_text
 
@@ -197,8 +198,10 @@ def _headers(headers: Mapping[str, str]) -> ReplyHeaders:
 
 
 def _number(text: str | None) -> float | None:
+    if text is None:
+        return None
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None

@@ -8,6 +8,7 @@ read in two ways: two lengths, a length beside chunks, folded headers.
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 import httpx
@@ -256,11 +257,20 @@ def _decoded(names: list[bytes], values: list[bytes]) -> dict[str, str]:
     """Give headers as text, those of one name joined. Decoded in one go: the parser lets no line break into them."""
     if not names:
         return {}
-    keys = b"\n".join(names).lower().decode("latin-1").split("\n")
-    texts = [text.rstrip(" \t") for text in b"\n".join(values).decode("latin-1").split("\n")]
+    keys = _keys(tuple(names))
+    lines = b"\n".join(values)
+    texts = lines.decode("latin-1").split("\n")
+    if b" \n" in lines or b"\t\n" in lines or lines.endswith((b" ", b"\t")):  # the parser leaves what trails a value
+        texts = [text.rstrip(" \t") for text in texts]
     found = dict(zip(keys, texts, strict=True))
     if len(found) < len(keys):
         found = {}
         for key, text in zip(keys, texts, strict=True):
             found[key] = f"{found[key]}, {text}" if key in found else text
     return found
+
+
+@lru_cache(maxsize=64)
+def _keys(names: tuple[bytes, ...]) -> list[str]:
+    """Give names as text in lower case; a server sends the same ones with every reply."""
+    return [name.decode("latin-1").lower() for name in names]

@@ -56,6 +56,17 @@ async def test_two_writers_do_not_tear_each_others_lines(tmp_path):
     assert sorted(lines) == sorted(b"%04d" % number * 50 for number in range(200))
 
 
+async def test_no_file_tells_of_what_the_one_before_it_has_not_got(tmp_path):
+    first = LineWriter(tmp_path / "first")
+    with first, LineWriter(tmp_path / "second", after=(first,)) as second:
+        second.add(b"one")
+        await asyncio.sleep(FLUSH_SECONDS / 2)
+        first.add(b"one")  # its own turn comes after the second's
+        while not (tmp_path / "second").exists():
+            await asyncio.sleep(0.001)
+        assert (tmp_path / "first").read_bytes() == b"one\n"
+
+
 async def test_a_failure_of_a_timer_is_told_by_the_next_call(tmp_path):
     (tmp_path / "file").write_text("in the way")
     writer = LineWriter(tmp_path / "file" / "lines")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from slipway.adapter import Source
@@ -40,7 +42,7 @@ async def test_everything_that_the_server_tells_is_kept(server, ask, reply):
     assert (found.output, found.finish_reason) == ("hi", "stop_sequence")
     assert (found.prompt_tokens, found.generated_tokens) == (3, 2)
     assert found.logprobs == (-0.5, -1.0)
-    assert found.timing.model_dump() == {
+    assert asdict(found.timing) == {
         "queue_ms": 2.0,
         "inference_ms": 40.5,
         "time_per_token_ms": 8.1,

@@ -12,7 +12,7 @@ def graded():
     """Grade one output with one check, given by its type, value and keys; keys of a subject are taken out."""
 
     def grade_one(kind, value, output, **keys):
-        subject = {name: keys.pop(name) for name in tuple(keys) if name in Subject.__dataclass_fields__}
+        subject = {name: keys.pop(name) for name in tuple(keys) if name in Subject._fields}
         check = prepare(Check(type=kind, value=value, **keys))
         return grade([check], Subject(output=output, **subject))
 

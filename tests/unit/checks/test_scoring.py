@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -31,7 +32,7 @@ SUBJECT = Subject(output="x")
 
 
 def weighed(check, weight, **keys):
-    return Check(**{**vars(check), "weight": weight, **keys})
+    return replace(check, weight=weight, **keys)
 
 
 def graded(*checks, **keys):
