@@ -114,7 +114,7 @@ def case_keys(cases: Sequence[Case], *, max_new_tokens: int, judge: JudgeSetting
     seen: Counter[str] = Counter()
     keys = []
     for case in cases:
-        settings = {**vars(case.generation), "max_tokens": case.generation.max_tokens or max_new_tokens}
+        settings = {**case.generation._asdict(), "max_tokens": case.generation.max_tokens or max_new_tokens}
         request = _hash([case.prompt, settings])
         keys.append(CaseKey(request=request, ordinal=seen[request], grading=_grading(case, judge)))
         seen[request] += 1

@@ -10,9 +10,10 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from slipway.checks import Check
 from slipway.javascript import Script
@@ -25,8 +26,7 @@ __all__ = ["Case", "GenerationSettings", "Suite", "UnsupportedAssertion", "suite
 SAMPLE_PROMPTS = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerationSettings:
+class GenerationSettings(NamedTuple):
     """How a case wants its answer generated; None leaves it to the target. Temperature 0 is greedy."""
 
     max_tokens: int | None = None
@@ -35,6 +35,9 @@ class GenerationSettings:
     top_k: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+
+
+_AS_THE_TARGET_SAYS = GenerationSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class Case:
     tags: tuple[str, ...] = ()
     group: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
-    generation: GenerationSettings = GenerationSettings()
+    generation: GenerationSettings = _AS_THE_TARGET_SAYS
     where: str = ""
 
 
@@ -144,7 +147,7 @@ def suite_digest(cases: Iterable[Case], judge: JudgeSettings | None) -> str:
     """
     models = [judge.model, judge.embeddings_model] if judge else []
     cases = tuple(cases)
-    generations = {generation: asdict(generation) for generation in {case.generation for case in cases}}
+    generations = {generation: generation._asdict() for generation in {case.generation for case in cases}}
     asked = [
         [
             case.id,

@@ -171,6 +171,16 @@ class _Run:
     async def run(self, workers: int) -> None:
         """Take what is known, ask for the rest."""
         turns, to_judge = self._take_known()
+        try:
+            await self._ask_all(turns, to_judge, workers)
+        finally:
+            self._grading.finish()
+        for index, case in enumerate(self._cases):
+            for arm in self._arms:
+                if not self.table.has(case, arm):
+                    self._miss(index, case, arm, f"not asked: {self._stopped}", not_asked=True)
+
+    async def _ask_all(self, turns: Sequence[_Turn], to_judge: Iterable[Answered], workers: int) -> None:
         async with asyncio.TaskGroup() as beside:
             helpers = [beside.create_task(self._grading.work()) for _ in range(self._grading.workers)]
             async with asyncio.TaskGroup() as asking:
@@ -186,10 +196,6 @@ class _Run:
             await self._grading.join()
             for helper in helpers:
                 helper.cancel()
-        for index, case in enumerate(self._cases):
-            for arm in self._arms:
-                if not self.table.has(case, arm):
-                    self._miss(index, case, arm, f"not asked: {self._stopped}", not_asked=True)
 
     # What is known
 
@@ -205,10 +211,10 @@ class _Run:
                 self.table.put(index, found.result)
             else:
                 item = self._answered(index, case, arm, answer_of(found.result), found.result)
-                if self._grading.is_immediate(case):
-                    self._grading.grade(item)
-                else:
+                if self._grading.is_judged(case):
                     to_judge.append(item)
+                else:
+                    self._grading.grade(item)
         return turns, to_judge
 
     async def _judge_again(self, items: Iterable[Answered]) -> None:
@@ -317,11 +323,7 @@ class _Run:
         self._failures_in_a_row = self._failures_of[turn.arm] = 0
         cost_usd = None if self._cost is None else self._cost(answer, share)
         adapter_id = self._contestants[turn.arm].adapter_id
-        item = Answered(turn.place, turn.case, turn.arm, adapter_id, answer, cost_usd, self._session)
-        if self._grading.is_immediate(turn.case):
-            self._grading.grade(item)
-        else:
-            await self._grading.put(item)
+        await self._grading.put(Answered(turn.place, turn.case, turn.arm, adapter_id, answer, cost_usd, self._session))
 
     def _may_repeat(self, error: ServiceError, turn: _Turn) -> bool:
         """Whether a repeat can help: no room (429, 503), or no whole reply (a broken connection, 502).

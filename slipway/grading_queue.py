@@ -1,12 +1,16 @@
-"""Grade answers while others are being asked for: at once where rules decide, in a bounded queue where a judge does.
+"""Grade answers while others are being asked for: between requests where rules decide, in a bounded queue for a judge.
 
-A judge takes seconds where a rule takes microseconds. Those who ask the arms do not wait for it, and its time is in no
-latency.
+A rule takes microseconds, a script a millisecond, a judge seconds. Nobody who asks the arms waits for any of them, so
+the next request is on its way before the last answer is graded, and grading is in no latency: it gives the event loop
+back after ``SLICE_SECONDS``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,6 +25,10 @@ __all__ = ["Answered", "GradingQueue"]
 
 BACKLOG = 1024
 """Answers that may wait for a judge; beyond that whoever brings one waits too, so that memory is bounded."""
+SLICE_SECONDS = 0.005
+"""Rules are applied for so long at a time; replies that come meanwhile are seen so much later at most."""
+LAG = 256
+"""Answers that may wait for rules; beyond that whoever brings one waits too, so that results keep up with answers."""
 
 
 class Answered(NamedTuple):
@@ -41,45 +49,88 @@ class GradingQueue:
     Args:
         judge: None where there is nobody to ask.
         recorder: Makes results.
-        done: Told the case's index and the result.
+        done: Told the case's index and the result. What it raises is raised by the next ``put``, or by ``join``.
     """
 
     def __init__(self, judge: Judge | None, recorder: Recorder, done: Callable[[int, CaseResult], None]) -> None:
         self._judge = judge
         self._recorder = recorder
         self._done = done
-        self._queue: asyncio.Queue[Answered] = asyncio.Queue(BACKLOG)
+        self._for_judge: asyncio.Queue[Answered] = asyncio.Queue(BACKLOG)
+        self._for_rules: deque[Answered] = deque()
+        self._next_slice: asyncio.Handle | None = None
+        self._caught_up = asyncio.Event()
+        self._failure: Exception | None = None
 
     @property
     def workers(self) -> int:
         """How many ``work`` may run at once with profit."""
         return 0 if self._judge is None else self._judge.settings.max_concurrency
 
-    def is_immediate(self, case: Case) -> bool:
-        """Whether no judge must be asked for the case."""
-        return self._judge is None or not is_case_judged(case)
+    def is_judged(self, case: Case) -> bool:
+        """Whether answers to the case wait for the judge."""
+        return self._judge is not None and is_case_judged(case)
 
     def grade(self, item: Answered) -> None:
-        """Grade an answer whose case ``is_immediate``."""
+        """Grade an answer at once, by rules."""
         self._finish(item, grade_case(item.case, subject_of(item.case, item.answer, item.cost_usd)))
 
     async def put(self, item: Answered) -> None:
-        """Leave an answer to the judge; waits while too many are waiting."""
-        await self._queue.put(item)
+        """Leave an answer to be graded; waits while too many are waiting."""
+        if self.is_judged(item.case):
+            await self._for_judge.put(item)
+            return
+        self._for_rules.append(item)
+        self._go_on()
+        if len(self._for_rules) >= LAG:
+            self._caught_up.clear()
+            await self._caught_up.wait()
+        self._raise_failure()
 
     async def work(self) -> None:
         """Have answers judged, one after the other, for ever."""
         while True:
-            item = await self._queue.get()
+            item = await self._for_judge.get()
             try:
                 subject = subject_of(item.case, item.answer, item.cost_usd)
                 self._finish(item, await grade_answer(item.case, subject, self._judge))
             finally:
-                self._queue.task_done()
+                self._for_judge.task_done()
 
     async def join(self) -> None:
         """Wait until every answer is graded."""
-        await self._queue.join()
+        await self._for_judge.join()
+        while self._for_rules and self._failure is None:
+            self._caught_up.clear()
+            await self._caught_up.wait()
+        self._raise_failure()
+
+    def finish(self) -> None:
+        """Apply the rules that are still to be applied without a pause: whoever is cut has paid for these answers."""
+        self._grade_until(math.inf)
+
+    def _go_on(self) -> None:
+        if self._next_slice is None:
+            self._next_slice = asyncio.get_running_loop().call_soon(self._grade_for_a_while)
+
+    def _grade_for_a_while(self) -> None:
+        self._next_slice = None
+        self._grade_until(time.perf_counter() + SLICE_SECONDS)
+        if self._for_rules and self._failure is None:
+            self._go_on()
+        if len(self._for_rules) < LAG or self._failure is not None:
+            self._caught_up.set()
+
+    def _grade_until(self, deadline: float) -> None:
+        try:
+            while self._for_rules and self._failure is None and time.perf_counter() < deadline:
+                self.grade(self._for_rules.popleft())
+        except Exception as error:  # noqa: BLE001  # the event loop would swallow it
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _finish(self, item: Answered, verdict: Grade) -> None:
         result = self._recorder.graded(

@@ -31,6 +31,9 @@ class Arm(StrEnum):
     CHAMPION = "champion"
     BASE = "base"
 
+    __hash__ = str.__hash__
+    """As of any text; an enum's own is a function in Python, called some ten times for each answer."""
+
 
 class CheckResult(BaseModel):
     """What one check said of one output.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from slipway.errors import ConfigFileError, StoreError
@@ -23,6 +23,7 @@ __all__ = ["RecordedOutput", "encode_result", "read_outputs", "read_results", "w
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+_RESULT = TypeAdapter(CaseResult)
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -96,7 +97,7 @@ def encode_result(result: CaseResult) -> bytes:
     surrogate pair in a text.
     """
     try:
-        return result.model_dump_json().encode()
+        return _RESULT.dump_json(result)
     except PydanticSerializationError:
         return _encoded(result.model_dump())
 

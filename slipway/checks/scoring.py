@@ -152,7 +152,7 @@ async def _judged_outcome(check: Check, subject: Subject, judge: Judge) -> Grade
 
 
 def _leaves(checks: Sequence[Check]) -> list[Check]:
-    leaves = []
+    leaves: list[Check] = []
     for check in checks:
         if check.base_type == ASSERT_SET:
             leaves.extend(check.checks)
@@ -184,9 +184,7 @@ def _combined(
                 named.extend((name, check.weight, score) for name, score in outcome.metrics.items())
         counted.append(result)
     applied = [result for result in counted if result.passed is not None]
-    for result in applied:
-        if result.metric:
-            named.append((result.metric, result.weight, result.score))
+    named.extend([(result.metric, result.weight, result.score) for result in applied if result.metric])
     passed: bool | None
     score: float | None
     passed, score, error = None, None, None
@@ -198,7 +196,7 @@ def _combined(
         passed, score = False, 0.0
     else:
         score = _weighted_mean(weighing) if checks else 1.0
-        passed = score >= threshold if threshold else all([result.passed for result in weighing])
+        passed = score >= threshold if threshold else all(result.passed for result in weighing)
     return Grade(passed=passed, score=score, checks=tuple(results), metrics=_means(named), error=error)
 
 
