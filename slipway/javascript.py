@@ -1,8 +1,10 @@
 """Run the JavaScript of a suite: assertions, transforms and regular expressions, in an embedded QuickJS.
 
 A script sees its arguments and the language, nothing else: no files, network, packages, timers, environment or Python.
-Each call has a context of its own, so that no check influences another, with limits on time, memory and stack; what it
-returns comes back as JSON. Knows nothing of checks and their meaning.
+No call leaves anything for the next. A script that is plainly inert runs in a context that such scripts share, in which
+nothing can be changed; every other call has a context of its own, which costs ten times as much, and so has each whose
+shared run did not return. All have limits on time, memory and stack; what is returned comes back as JSON. Knows nothing
+of checks and their meaning.
 
 Source of the forms that a script may have: promptfoo 0.121.9 (one line is an expression, several lines are a function's
 body, a file exports a function).
@@ -16,9 +18,10 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
+from slipway.javascript_inert import INERT_NAMES, is_inert, refused_words
 from slipway.javascript_source import as_common_js, function_body, missing_globals
 
 __all__ = [
@@ -40,6 +43,8 @@ TIME_LIMIT_SECONDS = 1.0
 MEMORY_LIMIT_BYTES = 64 * 2**20
 """Of one context, the arguments included."""
 STACK_LIMIT_BYTES = 256 * 2**10
+QUICK_CALL_SECONDS = 1e-3
+"""Of processor time: after a call that took longer, the memory that it left in the shared context is searched for."""
 
 _CALL = r"""
 (() => {
@@ -76,6 +81,60 @@ _CALL = r"""
     return state;
   };
 })()
+"""
+_SHARE = r"""
+(inert) => {
+  "use strict";
+  const { parse, stringify } = JSON, show = String, make = Function, isFinite = Number.isFinite, quiet = () => {};
+  const intrinsics = new Set(), found = new Set();
+  const visit = (value) => {
+    if (value === null || (typeof value !== "object" && typeof value !== "function") || intrinsics.has(value)) return;
+    intrinsics.add(value);
+    for (const key of Reflect.ownKeys(value)) {
+      const property = Reflect.getOwnPropertyDescriptor(value, key);
+      if (typeof key === "string") found.add(key);
+      visit(property.value), visit(property.get), visit(property.set);
+    }
+    visit(Reflect.getPrototypeOf(value));
+  };
+  visit(globalThis);
+  const names = [...found];
+  globalThis.console = { log: quiet, info: quiet, warn: quiet, error: quiet, debug: quiet };
+  visit(console);
+  const unnamed = [  // kinds of objects that no global leads to
+    [].values(), new Map().values(), new Set().values(), ""[Symbol.iterator](), "".matchAll(/a/g),
+    [].values().map(quiet), Iterator.from({ next: quiet }), function* () {}, (function* () {})(), async () => {},
+    async function* () {}, (async function* () {})(), (function () { return arguments; })(),
+  ];
+  unnamed.forEach(visit);
+  // Setters that keep state behind the language, and ways to run text or to be called later.
+  delete Error.prepareStackTrace, delete Error.stackTraceLimit;
+  for (const like of [quiet, unnamed[7], unnamed[9], unnamed[10]]) delete Reflect.getPrototypeOf(like).constructor;
+  const all = globalThis, { freeze } = Object, kept = new Set(parse(inert));
+  Reflect.ownKeys(all).filter((name) => !kept.has(name)).forEach((name) => delete all[name]);
+  intrinsics.forEach((value) => freeze(value));
+  const known = new Map();
+  const compiled = (source) => {
+    if (known.size > 255) known.clear();
+    const call = freeze(make("output", "context", '"use strict"; ' + source));
+    known.set(source, call);
+    return call;
+  };
+  return (text) => {
+    if (text === null) return stringify(names);
+    try {
+      const { source, args } = parse(text);
+      const value = (known.get(source) ?? compiled(source))(args[0], args[1]);
+      if (typeof value?.then === "function") return null;
+      const type = value === null ? "null" : typeof value;
+      const isText = type === "bigint" || (type === "number" && !isFinite(value));
+      return stringify(["returned", type, isText ? show(value) : value]);
+    } catch { return null; }
+  };
+}
+"""
+"""Makes everything of the language unchangeable, and gives what calls a script: its result, or null for whatever else.
+Without a call it gives the names of all properties that the language had.
 """
 _MATCH = r"""
 (() => {
@@ -188,6 +247,12 @@ def call_script(script: Script, output: object, context: Mapping[str, object]) -
         ScriptError: It threw, or hit a limit; the message is for people.
         ScriptNeedsError: It used something that is not here.
     """
+    if not script.is_module:
+        body = function_body(script.source)
+        if _is_inert(body):
+            returned = _run_shared(body, [output, context if "context" in body else None])
+            if returned is not None:
+                return returned
     return _run(script, [output, context], is_tried=False)
 
 
@@ -212,10 +277,24 @@ def matches(pattern: str, text: str) -> bool:
     return _match(pattern, text)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """The context of inert scripts, and what calls one in it."""
+
+    context: Any
+    call: Any
+
+
 class _PerThread(threading.local):
-    """A context belongs to the thread that made it; that of patterns is kept, since only data enters it."""
+    """Contexts that are kept, each for the thread that made it: of patterns, since only data enters it, and the shared.
+
+    Attributes:
+        match: Finds a pattern in a text; None before the first, and after an error.
+        shared: Runs inert scripts; None before the first, and after one that ran into a limit.
+    """
 
     match: Any = None
+    shared: _Shared | None = None
 
 
 _per_thread = _PerThread()
@@ -232,6 +311,45 @@ def _match(pattern: str, text: str | None) -> bool:
         _per_thread.match = None
         raise ScriptError(_explained(error)) from None
     return bool(found)
+
+
+@lru_cache(maxsize=4096)
+def _is_inert(body: str) -> bool:
+    return is_inert(body, _refused_words())
+
+
+@cache
+def _refused_words() -> frozenset[str]:
+    return refused_words(json.loads(_shared().call(None)))
+
+
+def _shared() -> _Shared:
+    context = _context()
+    return _Shared(context=context, call=context.eval(_SHARE)(json.dumps(sorted(INERT_NAMES))))
+
+
+def _run_shared(body: str, arguments: list[object]) -> Returned | None:
+    """Call an inert script where others were called; None where it did not return a value, and an own context is due.
+
+    Raises:
+        ScriptError: It ran longer than it may; a second run would take as long again.
+    """
+    import quickjs  # noqa: PLC0415  # as above
+
+    shared = _per_thread.shared or _shared()
+    _per_thread.shared = None  # a limit that ends the call ends the context too
+    began = time.thread_time()
+    try:
+        state = shared.call(_json({"source": body, "args": arguments}))
+    except quickjs.JSException as error:
+        said = _explained(error)
+        if said == _LIMIT_MESSAGES["interrupted"]:
+            raise ScriptError(said) from None
+        return None
+    if time.thread_time() - began > QUICK_CALL_SECONDS:
+        shared.context.gc()
+    _per_thread.shared = shared
+    return None if state is None else _read(state)
 
 
 def _run(script: Script, arguments: list[object], *, is_tried: bool) -> Returned:
