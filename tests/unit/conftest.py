@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from slipway import javascript
 from slipway.adapter import AdapterUri, Bundle, Source
 from slipway.base_model import BaseModel
 from slipway.base_shapes import derive_modules
@@ -124,3 +125,10 @@ def pull(tmp_path: Path) -> Callable[[Path], Bundle]:
         return asyncio.run(LocalSource().pull(AdapterUri(source=Source.LOCAL, location=str(directory)), store))
 
     return run
+
+
+@pytest.fixture
+def hasty_scripts(monkeypatch):
+    """A tenth of the time that JavaScript has; messages still say a second. For what never ends, by any limit."""
+    monkeypatch.setattr(javascript, "TIME_LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(javascript, "_per_thread", javascript._PerThread())  # contexts made with the limit

@@ -151,7 +151,7 @@ def test_transform_makes_what_is_checked(graded, transform, kind, value, output,
 
 
 @pytest.mark.parametrize("transform", ["JSON.parse(output).answer", "undefined", "null", "while (true) {}\nreturn 1"])
-def test_transform_that_cannot_handle_the_output_fails_the_check(transform):
+def test_transform_that_cannot_handle_the_output_fails_the_check(hasty_scripts, transform):
     """The output is not in the form that the suite expects: that is the adapter's doing, also under a not-."""
     for kind in ("contains", "not-contains"):
         one = prepare(Check(type=kind, value="x", transform=transform, weight=1.0))

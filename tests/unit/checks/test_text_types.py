@@ -65,7 +65,7 @@ def test_distance_is_at_most_its_threshold_of_five(passes, output, threshold, ex
 
 
 @pytest.mark.parametrize("kind", ["regex", "not-regex"])
-def test_search_that_is_ended_fails_in_both_forms(graded, kind):
+def test_search_that_is_ended_fails_in_both_forms(graded, hasty_scripts, kind):
     """Nothing was found out, so nothing may be promoted on it."""
     result = graded(kind, "^(a+)+$", "a" * 60 + "!")
     assert result.passed is False
