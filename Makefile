@@ -23,7 +23,7 @@ demo: $(STAMP)
 	@$(BIN)/slipway rehearse $(DEMO_FLAGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
