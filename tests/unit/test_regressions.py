@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from slipway.evidence import align
 from slipway.gate import Gate, decide
-from slipway.regressions import regressions
+from slipway.regressions import _holm, regressions
 from slipway.results import Arm, CaseResult
 from slipway.statistics import mcnemar
 
@@ -121,3 +122,11 @@ def test_false_entries_are_rare():
             results += tagged(f"tag {tag}", gains, 12 - gains, 0)
         false_lists += any(one.is_beyond_chance for one in regressions(align(results), GATE))
     assert false_lists <= 6
+
+
+def test_holm_is_that_of_statsmodels_to_the_last_bit():
+    source = random.Random(7)
+    for _ in range(500):
+        chosen = [source.choice((0.0, 1.0, 0.5, source.random(), source.random() ** 9)) for _ in range(30)]
+        ps = chosen[: source.randint(1, 30)]
+        assert _holm(ps) == [float(p) for p in multipletests(ps, method="holm")[1]]
