@@ -1,94 +1,113 @@
 """A small server with LoRAX's routes and no model, for the tests of what stands in front of it.
 
 It takes the launcher arguments of the real one and, like it, resolves ``pbase`` adapters at the gateway with the
-caller's token. The text it generates says which adapter directory it was told to read.
+caller's token. The text it generates says which adapter directory it was told to read. Plain ASGI, because the tests
+start dozens of it and a framework takes longer to import than they take.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import parse_qsl, urlencode
+from urllib.request import Request, urlopen
 
-import httpx
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
 
-app = FastAPI()
 gateway = os.environ["PREDIBASE_GATEWAY_ENDPOINT"]
 
 
-@app.get("/health")
-async def health() -> dict:
-    return {}
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer one request."""
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    content = b""
+    while (message := await receive()).get("more_body"):
+        content += message["body"]
+    content += message.get("body", b"")
+    match scope["method"], scope["path"]:
+        case "GET", "/health":
+            await _answer(send, {})
+        case "GET", "/info":
+            query = urlencode(parse_qsl(scope["query_string"].decode()))
+            tokens = options.max_total_tokens
+            await _answer(send, {"pid": os.getpid(), "query": query, "max_total_tokens": tokens})
+        case "POST", "/v1/chat/completions":
+            await _answer(send, {"path": scope["path"], "authorization": headers.get("authorization")})
+        case "POST", "/generate_stream":
+            await _stream(json.loads(content), receive, send)
+        case "POST", ("/" | "/generate") as path:
+            body = json.loads(content)
+            if path == "/" and body.get("stream"):
+                await _stream(body, receive, send)
+            else:
+                await _generate(body, headers, send, is_list=path == "/")
+        case _:
+            await _answer(send, {"detail": "Not Found"}, status=404)
 
 
-@app.get("/info")
-async def info(request: Request) -> dict:
-    return {"pid": os.getpid(), "query": str(request.query_params), "max_total_tokens": options.max_total_tokens}
-
-
-@app.post("/")
-async def generate_list(request: Request):
-    body = await request.json()
-    if body.get("stream"):
-        return _stream(body)
-    reply = await _generate(body, request)
-    return reply if isinstance(reply, JSONResponse) else JSONResponse([reply], headers=_headers(body))
-
-
-@app.post("/generate")
-async def generate(request: Request):
-    body = await request.json()
-    reply = await _generate(body, request)
-    return reply if isinstance(reply, JSONResponse) else JSONResponse(reply, headers=_headers(body))
-
-
-@app.post("/generate_stream")
-async def generate_stream(request: Request):
-    return _stream(await request.json())
-
-
-@app.post("/v1/chat/completions")
-async def chat(request: Request):
-    return {"path": request.url.path, "authorization": request.headers.get("authorization")}
-
-
-async def _generate(body: dict, request: Request) -> dict | JSONResponse:
+async def _generate(body: dict, headers: Mapping[str, str], send: Any, *, is_list: bool) -> None:
     adapter = body.get("parameters", {}).get("adapter_id")
     await asyncio.sleep(float(body.get("sleep", 0)))
-    if not adapter:
-        return {"generated_text": f"base on {os.getpid()}"}
-    async with httpx.AsyncClient() as client:
-        repo, tag = adapter.split("/")
-        reply = await client.get(
-            f"{gateway}/v2/repos/{repo}/version/{tag}", headers={"Authorization": request.headers["authorization"]}
-        )
-    if reply.status_code != 200:
-        return JSONResponse({"error": reply.text, "error_type": "generation"}, status_code=424)
-    return {"generated_text": (Path(reply.json()["adapterPath"]) / "adapter_config.json").read_text()}
+    text = f"base on {os.getpid()}"
+    if adapter:
+        status, found = await asyncio.to_thread(_ask_gateway, adapter, headers["authorization"])
+        if status != 200:
+            await _answer(send, {"error": found, "error_type": "generation"}, status=424)
+            return
+        text = (Path(json.loads(found)["adapterPath"]) / "adapter_config.json").read_text()
+    counts = {"x-prompt-tokens": "3", "x-generated-tokens": "1", "x-adapter-id": adapter or ""}
+    reply = {"generated_text": text}
+    await _answer(send, [reply] if is_list else reply, headers=counts)
 
 
-def _headers(body: dict) -> dict[str, str]:
-    return {
-        "x-prompt-tokens": "3",
-        "x-generated-tokens": "1",
-        "x-adapter-id": body.get("parameters", {}).get("adapter_id") or "",
-    }
+def _ask_gateway(adapter: str, authorization: str) -> tuple[int, str]:
+    repo, tag = adapter.split("/")
+    url = f"{gateway}/v2/repos/{repo}/version/{tag}"
+    try:
+        with urlopen(Request(url, headers={"Authorization": authorization})) as reply:
+            return reply.status, reply.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
-def _stream(body: dict) -> StreamingResponse:
-    async def events():
+async def _answer(send: Any, document: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    content = json.dumps(document).encode()
+    await _begin(
+        send, status, {"content-type": "application/json", "content-length": str(len(content)), **(headers or {})}
+    )
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _begin(send: Any, status: int, headers: Mapping[str, str]) -> None:
+    lines = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+
+
+async def _stream(body: dict, receive: Any, send: Any) -> None:
+    """Send events until all are sent or the caller leaves."""
+
+    async def events() -> None:
+        await _begin(send, 200, {"content-type": "text/event-stream; charset=utf-8", "x-model-id": "fake"})
         for number in range(int(body.get("events", 3))):
-            yield f'data:{{"token":{{"id":{number}}}}}\n\n'
+            event = f'data:{{"token":{{"id":{number}}}}}\n\n'.encode()
+            await send({"type": "http.response.body", "body": event, "more_body": True})
             await asyncio.sleep(float(body.get("sleep", 0)))
+        await send({"type": "http.response.body", "body": b""})
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"x-model-id": "fake"})
+    tasks = [asyncio.create_task(events()), asyncio.create_task(receive())]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 def _watch(parent: int) -> None:
@@ -112,4 +131,6 @@ threading.Thread(target=_watch, args=(options.exit_with_parent,), daemon=True).s
 time.sleep(options.start_seconds)
 listener = socket.create_server((options.host, options.port))
 print(f"ready http://{options.host}:{listener.getsockname()[1]}", flush=True)  # noqa: T201 - the contract with whoever started us
-uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[listener])
+uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning", timeout_graceful_shutdown=1)).run(
+    sockets=[listener]
+)
