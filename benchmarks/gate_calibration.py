@@ -191,7 +191,7 @@ def keep_what_repeats(*, is_grouped: bool) -> None:
     how many more cases would settle it.
     """
     early_stop.decide = decide_once
-    gate_comparisons.smallest_decisive_n = lambda _, *, start: start
+    gate_comparisons.further_pairs = lambda *_, **__: None
     paired_rates._lower = EXACT_BOUND if is_grouped else lambda *_: -1.0  # noqa: SLF001  # see above
 
 

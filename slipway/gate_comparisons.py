@@ -26,21 +26,20 @@ from slipway.gate_file import (
     NonInferiority,
     Superiority,
 )
+from slipway.gate_further import further_by_width, further_pairs, further_sentence, further_values
 from slipway.gate_requirements import mean_interval, sequence
 from slipway.gate_rules import (
     Outcome,
     RuleOutcome,
     bounded,
-    by_width,
-    further_sentence,
     is_binary,
     made,
     numbers_of,
     undecided,
 )
-from slipway.paired_rates import paired_difference, score_interval
+from slipway.paired_rates import paired_difference
 from slipway.results import Arm
-from slipway.statistics import Interval, mcnemar, smallest_decisive_n
+from slipway.statistics import Interval, mcnemar
 
 __all__ = ["compare_cost", "compare_latency", "compare_scores"]
 
@@ -79,6 +78,7 @@ def compare_scores(evidence: Evidence, arm: Arm, rule: NonInferiority | Superior
         comparison.judge,
         is_exact=rule.metric == Metric.PASS_RATE and not evidence.is_clustered,
         sequential=comparison.look if may_look else None,
+        further=comparison.further,
     )
 
 
@@ -99,15 +99,20 @@ def compare_latency(evidence: Evidence, rule: LatencyRule, gate: Gate) -> RuleOu
     known = len(evidence.cases) - apart - len(sample.pending_worst)
     if problem := _unknown(known - len(pairs), known, "latency", gate):
         return undecided(rule.name, problem, n=len(pairs))
-    ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    if min(theirs) <= 0:
+    if min(other for _, other, _ in pairs) <= 0:
         return undecided(rule.name, f"The {arm} has latencies of 0 ms, so there is no ratio.", n=len(pairs))
-    interval = bootstrap_quantile_ratio(ours, theirs, confidence=gate.confidence, q=q)
     phrase = f"The ratio of {_NAMES[rule.quantile]} to the {arm}'s"
+
+    ours, theirs, _ = zip(*pairs, strict=True)
+    interval = bootstrap_quantile_ratio(ours, theirs, confidence=gate.confidence, q=q)
     shift = hodges_lehmann([mine - other for mine, other in zip(ours, theirs, strict=True)])
-    outcome = bounded(rule.name, phrase, interval, gate, ceiling=rule.ratio_at_most, further=by_width, noun="pairs")
+    outcome = bounded(rule.name, phrase, interval, gate, ceiling=rule.ratio_at_most, noun="pairs")
     outcome = replace(outcome, reason=f"{outcome.reason} The typical shift is {shift:+.1f} ms (Hodges-Lehmann).")
-    return settle(sample, lambda _: outcome, is_exact=False)
+
+    def further(_: Sequence[Pair], found: RuleOutcome) -> str:
+        return further_by_width(found, limit=rule.ratio_at_most, noun="pairs")
+
+    return settle(sample, lambda _: outcome, is_exact=False, further=further)
 
 
 def compare_cost(evidence: Evidence, rule: CostRule, gate: Gate) -> RuleOutcome:
@@ -119,15 +124,21 @@ def compare_cost(evidence: Evidence, rule: CostRule, gate: Gate) -> RuleOutcome:
     pairs = sample.answered
     if problem := _too_few_costs(evidence, arm, sample, gate):
         return undecided(rule.name, problem, n=len(pairs))
-    ours, theirs, units = zip(*pairs, strict=True)
-    groups = units if len(set(units)) < len(units) else None
-    try:
-        interval = bootstrap_total_ratio(ours, theirs, confidence=gate.confidence, groups=groups)
-    except TooFewGroupsError as error:
-        return undecided(rule.name, f"The ratio of costs: {_too_few_drawn(error)}", n=len(pairs))
     phrase = f"The ratio of costs to the {arm}'s"
-    outcome = bounded(rule.name, phrase, interval, gate, ceiling=rule.ratio_at_most, further=by_width, noun="pairs")
-    return settle(sample, lambda _: outcome, is_exact=False)
+
+    def judge(values: Sequence[Pair]) -> RuleOutcome:
+        ours, theirs, units = zip(*values, strict=True)
+        groups = units if len(set(units)) < len(units) else None
+        try:
+            interval = bootstrap_total_ratio(ours, theirs, confidence=gate.confidence, groups=groups)
+        except TooFewGroupsError as error:
+            return undecided(rule.name, f"The ratio of costs: {_too_few_drawn(error)}", n=len(values))
+        return bounded(rule.name, phrase, interval, gate, ceiling=rule.ratio_at_most, noun="pairs")
+
+    def further(values: Sequence[Pair], outcome: RuleOutcome) -> str:
+        return further_sentence(further_values(values, outcome, limit=rule.ratio_at_most, judge=judge), "pairs")
+
+    return settle(sample, judge, is_exact=False, further=further)
 
 
 def _too_few_costs(evidence: Evidence, arm: Arm, sample: Sample[Pair], gate: Gate) -> str:
@@ -181,20 +192,22 @@ class _Comparison:
         interval = sequence(differences, limit=self.limit, support=(-1.0, 1.0), confidence=self.gate.confidence)
         return self._bounded(self.phrase, interval)
 
+    def further(self, pairs: Sequence[Pair], outcome: RuleOutcome) -> str:
+        """Say how many more pairs like these would settle it."""
+        units = {unit for *_, unit in pairs}
+        if len(units) < len(pairs) or not all(is_binary(pair[:2]) for pair in pairs):
+            more = further_values(pairs, outcome, limit=self.limit, judge=self.judge)
+        else:
+            gains, losses = (sum(sign * (ours - theirs) > 0 for ours, theirs, _ in pairs) for sign in (1, -1))
+            more = further_pairs(gains, losses, len(pairs), limit=self.limit, confidence=self.gate.confidence)
+        return further_sentence(more, "pairs")
+
     def _exact(self, phrase: str, gains: int, losses: int, n: int) -> RuleOutcome:
         interval = paired_difference(gains, losses, n, confidence=self.gate.confidence, limit=self.limit)
         if self.limit == 0:
             return self._mcnemar(phrase, interval, gains, losses)
 
-        def decides(cases: int) -> bool:
-            more = score_interval(gains * cases / n, losses * cases / n, cases, confidence=self.gate.confidence)
-            return more.low >= self.limit or more.high < self.limit
-
-        outcome = self._bounded(phrase, interval)
-        if outcome.outcome is not Outcome.INCONCLUSIVE:
-            return outcome
-        settled = smallest_decisive_n(decides, start=n)
-        return replace(outcome, reason=f"{outcome.reason} {further_sentence(settled, n, 'pairs')}")
+        return self._bounded(phrase, interval)
 
     def _bounded(self, phrase: str, interval: Interval) -> RuleOutcome:
         return bounded(
@@ -204,7 +217,6 @@ class _Comparison:
             self.gate,
             floor=self.limit,
             is_strict=self.is_strict,
-            further=by_width if "bootstrap" in interval.method else None,
             noun="pairs",
         )
 
@@ -232,14 +244,6 @@ class _Comparison:
             outcome, tells = Outcome.INCONCLUSIVE, "may be above or below 0"
         p = mcnemar(gains, losses)
         reason = f"{phrase} {numbers_of(interval, 0.0, self.gate, '', 'pairs')} {tells} (exact McNemar p = {p:.2g})."
-        if outcome is Outcome.INCONCLUSIVE:
-
-            def decides(n: int) -> bool:
-                more = (round(gains * n / interval.n), round(losses * n / interval.n))
-                return mcnemar(*more) <= 2 * tail
-
-            settled = smallest_decisive_n(decides, start=interval.n) if gains != losses else None
-            reason = f"{reason} {further_sentence(settled, interval.n, 'pairs')}"
         return made(self.name, outcome, interval, reason, method="exact McNemar test; interval " + interval.method)
 
 

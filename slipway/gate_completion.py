@@ -41,6 +41,8 @@ class Sample(Generic[ValueT]):
 
 
 Judge = Callable[[Sequence[ValueT]], RuleOutcome]
+Further = Callable[[Sequence[ValueT], RuleOutcome], str]
+"""Given the values and what the rule says of them: a sentence on how many more would settle it."""
 
 
 def settle(
@@ -49,6 +51,7 @@ def settle(
     *,
     is_exact: bool,
     sequential: Judge[ValueT] | None = None,
+    further: Further[ValueT],
 ) -> RuleOutcome:
     """Apply a rule to its sample.
 
@@ -58,10 +61,13 @@ def settle(
         is_exact: Whether the rule can only gain from a better value, so that its worst and its best completion bound
             all others. A bootstrap cannot promise that.
         sequential: What the rule's always-valid bound says; None where it has none or may not look.
+        further: How many more values would settle it; asked once all there are leave the rule open.
     """
-    if not sample.pending_worst:
-        return _final(sample, judge, ())
     now = judge(sample.answered)
+    if not sample.pending_worst:
+        if now.outcome is Outcome.INCONCLUSIVE and now.estimate is not None:
+            return replace(now, reason=f"{now.reason} {further(sample.answered, now)}")
+        return _against_missing(now, judge, sample.answered, sample.missing_worst)
     if is_exact:
         worst = _final(sample, judge, sample.pending_worst)
         if worst.outcome is Outcome.PASS:
@@ -82,8 +88,14 @@ def _final(sample: Sample[ValueT], judge: Judge[ValueT], extra: Sequence[ValueT]
 
 
 def _reconcile(judge: Judge[ValueT], answered: Sequence[ValueT], missing_worst: Sequence[ValueT]) -> RuleOutcome:
+    """Judge the complete cases, and whether the missing ones could have changed that."""
+    return _against_missing(judge(answered), judge, answered, missing_worst)
+
+
+def _against_missing(
+    complete: RuleOutcome, judge: Judge[ValueT], answered: Sequence[ValueT], missing_worst: Sequence[ValueT]
+) -> RuleOutcome:
     """Keep the outcome on the complete cases only if the missing ones could not have changed it."""
-    complete = judge(answered)
     if not missing_worst or complete.outcome is Outcome.INCONCLUSIVE:
         return complete
     worst = judge([*missing_worst, *answered])  # first, so that no sequential bound is settled without them

@@ -10,18 +10,16 @@ from slipway.bootstrap import BOOTSTRAP_MIN_N, TooFewGroupsError, bootstrap_mean
 from slipway.effective_size import effective_difference, effective_rate
 from slipway.evidence import Evidence, Gap
 from slipway.gate_completion import Sample, settle
-from slipway.gate_file import NAMED, EarlyStop, Gate, Metric, Requirement, is_cost, is_latency
+from slipway.gate_file import NAMED, EarlyStop, Gate, Metric, Requirement, is_cost, is_latency, is_share
+from slipway.gate_further import further_cases, further_sentence, further_values
 from slipway.gate_rules import (
     DOLLARS,
     MILLISECONDS,
     Outcome,
     RuleOutcome,
     bounded,
-    by_rate,
-    by_width,
     is_binary,
     made,
-    rate_n,
     undecided,
 )
 from slipway.results import Arm
@@ -53,8 +51,25 @@ def require(evidence: Evidence, rule: Requirement, gate: Gate) -> RuleOutcome:
             what = "latency" if is_latency(rule.metric) else "cost"
             reason = f"The {what} of {missing} of {len(sample.answered) + missing} cases is unknown."
             return undecided(rule.name, reason, n=len(sample.answered))
+    judge = _judge(rule, gate)
+
+    def further(values: Sequence[Value], outcome: RuleOutcome) -> str:
+        readings, n = [value for value, _ in values], len(values)
+        if rule.metric in QUANTILES:
+            within = sum(value <= rule.bound for value in readings)
+            more = further_cases(within, n, limit=QUANTILES[Metric(rule.metric)], confidence=gate.confidence)
+        elif is_binary(readings) and is_share(rule.metric) and not evidence.is_clustered:
+            more = further_cases(int(sum(readings)), n, limit=rule.bound, confidence=gate.confidence)
+        else:
+            more = further_values(values, outcome, limit=rule.bound, judge=judge)
+        return further_sentence(more, "cases")
+
     return settle(
-        sample, _judge(rule, gate), is_exact=_is_exact(evidence, rule), sequential=_sequential(evidence, rule, gate)
+        sample,
+        judge,
+        is_exact=_is_exact(evidence, rule),
+        sequential=_sequential(evidence, rule, gate),
+        further=further,
     )
 
 
@@ -193,10 +208,7 @@ def _require_mean(rule: Requirement, readings: Sequence[Value], gate: Gate) -> R
         )
     except TooFewGroupsError as error:
         return _too_few(rule, error, len(values))
-    further = by_rate if is_binary(values) else by_width
-    return bounded(
-        rule.name, _subject(rule), interval, gate, floor=rule.at_least, ceiling=rule.at_most, further=further
-    )
+    return bounded(rule.name, _subject(rule), interval, gate, floor=rule.at_least, ceiling=rule.at_most)
 
 
 def _require_every(rule: Requirement, readings: Sequence[Value], gate: Gate) -> RuleOutcome:
@@ -231,18 +243,12 @@ def _require_small_mean(rule: Requirement, readings: Sequence[Value], gate: Gate
     except TooFewGroupsError as error:
         return _too_few(rule, error, len(values))
     unit = MILLISECONDS if is_latency(rule.metric) else DOLLARS
-    return bounded(rule.name, _subject(rule), interval, gate, ceiling=rule.at_most, further=by_width, unit=unit)
+    return bounded(rule.name, _subject(rule), interval, gate, ceiling=rule.at_most, unit=unit)
 
 
 def _require_quantile(rule: Requirement, latencies: Sequence[float], gate: Gate) -> RuleOutcome:
-    q = QUANTILES[Metric(rule.metric)]
-    within = sum(latency <= rule.bound for latency in latencies) / len(latencies)
-
-    def further(_: Interval, __: float, confidence: float) -> int | None:
-        return rate_n(within, q, len(latencies), confidence)
-
-    interval = quantile(latencies, q, confidence=gate.confidence)
-    return bounded(rule.name, _subject(rule), interval, gate, ceiling=rule.at_most, further=further, unit=MILLISECONDS)
+    interval = quantile(latencies, QUANTILES[Metric(rule.metric)], confidence=gate.confidence)
+    return bounded(rule.name, _subject(rule), interval, gate, ceiling=rule.at_most, unit=MILLISECONDS)
 
 
 def _subject(rule: Requirement) -> str:

@@ -8,27 +8,22 @@ without an answer do to it, ``gate_completion``. docs/gate.md tells why.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from slipway.gate_file import EarlyStop, Gate
-from slipway.statistics import Interval, clopper_pearson, smallest_decisive_n
+from slipway.statistics import Interval
 
 __all__ = [
     "DecidedBy",
-    "Further",
     "Outcome",
     "RuleOutcome",
     "bounded",
-    "by_rate",
-    "by_width",
     "confidence_of",
-    "further_sentence",
     "is_binary",
     "made",
     "numbers_of",
-    "rate_n",
     "undecided",
 ]
 
@@ -82,10 +77,6 @@ class RuleOutcome:
     decided_by: DecidedBy = DecidedBy.ANALYSIS
 
 
-Further = Callable[[Interval, float, float], int | None]
-"""Interval, limit and confidence to the total number of cases that would settle a rule, if any would."""
-
-
 def confidence_of(gate: Gate, attempt: int = 1) -> float:
     """Give the two-sided confidence that the intervals of one attempt take.
 
@@ -113,7 +104,6 @@ def bounded(
     interval: Interval,
     gate: Gate,
     *,
-    further: Further | None = None,
     floor: float | None = None,
     ceiling: float | None = None,
     is_strict: bool = False,
@@ -136,8 +126,7 @@ def bounded(
         return made(rule, Outcome.PASS, interval, f"{numbers} is {good} {shown}.")
     if is_failed:
         return made(rule, Outcome.FAIL, interval, f"{numbers} is {bad} {shown}.")
-    sentence = "" if further is None else further_sentence(further(interval, limit, gate.confidence), interval.n, noun)
-    return made(rule, Outcome.INCONCLUSIVE, interval, f"{numbers} may be above or below {shown}. {sentence}".rstrip())
+    return made(rule, Outcome.INCONCLUSIVE, interval, f"{numbers} may be above or below {shown}.")
 
 
 def made(rule: str, outcome: Outcome, interval: Interval, reason: str, *, method: str = "") -> RuleOutcome:
@@ -159,28 +148,6 @@ def is_binary(values: Sequence[float]) -> bool:
     return all(value in {0.0, 1.0} for value in values)
 
 
-def by_rate(interval: Interval, limit: float, confidence: float) -> int | None:
-    """Further cases for an exact rate."""
-    return rate_n(interval.estimate, limit, interval.n, confidence)
-
-
-def rate_n(rate: float, limit: float, n: int, confidence: float) -> int | None:
-    """Cases, ``n`` at least, at which an exact interval around ``rate`` leaves ``limit`` out; None if none would."""
-
-    def decides(cases: int) -> bool:
-        low, high = clopper_pearson(rate * cases, cases, confidence=confidence)
-        return low >= limit or high <= limit
-
-    return smallest_decisive_n(decides, start=n) if rate != limit else None
-
-
-def by_width(interval: Interval, limit: float, _: float) -> int | None:
-    """Further cases where the half-width towards the limit shrinks with the root of n."""
-    gap = abs(interval.estimate - limit)
-    reach = interval.estimate - interval.low if interval.estimate > limit else interval.high - interval.estimate
-    return math.ceil(interval.n * (reach / gap) ** 2) if gap and math.isfinite(reach) else None
-
-
 def numbers_of(interval: Interval, limit: float, gate: Gate, unit: str, noun: str) -> str:
     """Write estimate, interval and n, with as many digits as tell them from the limit."""
     low = _number(interval.low, limit, unit) if math.isfinite(interval.low) else "unknown"
@@ -189,21 +156,13 @@ def numbers_of(interval: Interval, limit: float, gate: Gate, unit: str, noun: st
     return f"{estimate}{unit} ({100 * gate.confidence:g} % interval {low} to {high}, {interval.n} {noun})"
 
 
-def further_sentence(settled: int | None, n: int, noun: str) -> str:
-    """Say how many more cases would settle it."""
-    if settled is None:
-        return f"More {noun} like these would hardly settle it: the estimate is too near the limit."
-    return f"About {max(1, settled - n)} more {noun} like these would settle it."
-
-
 def _number(value: float, limit: float, unit: str) -> str:
     if unit == DOLLARS:
         return f"{value:.3g}"
     digits = 1 if unit else 2
     # As many as tell it from the limit, and from 0.
-    while digits < 6 and any(
-        value != other and float(f"{value:.{digits}f}") == float(f"{other:.{digits}f}") for other in (limit, 0.0)
-    ):
+    others = [other for other in (limit, 0.0) if not math.isclose(value, other)]
+    while digits < 6 and any(round(value, digits) == round(other, digits) for other in others):
         digits += 1
     return f"{value:.{digits}f}"
 

@@ -60,8 +60,8 @@ def paired_difference(gains: int, losses: int, n: int, *, confidence: float, lim
         n: All pairs.
         confidence: Two-sided.
         limit: A difference that the bounds will be compared with. They are then on the side of it that the test at
-            exactly this difference tells: ``low >= limit`` if and only if "at most ``limit``" is refuted, and
-            ``high < limit`` if and only if "at least ``limit``" is. At 0 that test is McNemar's.
+            exactly this difference tells, and never on it: ``low > limit`` if and only if "at most ``limit``" is
+            refuted, and ``high < limit`` if and only if "at least ``limit``" is. At 0 that test is McNemar's.
 
     Raises:
         ValueError: Counts that are negative or exceed n, or n is 0.
@@ -72,8 +72,9 @@ def paired_difference(gains: int, losses: int, n: int, *, confidence: float, lim
     high = -_lower(losses, gains, n, tail)
     if limit is not None:
         is_above, is_below = refutes(gains, losses, n, limit, tail), refutes(losses, gains, n, -limit, tail)
-        low = max(low, limit) if is_above else min(low, max(-1.0, limit - _RESOLUTION))
-        high = min(high, limit - _RESOLUTION) if is_below else max(high, limit)
+        just_above = math.nextafter(limit, math.inf)
+        low = max(low, just_above) if is_above else min(low, max(-1.0, limit - _RESOLUTION))
+        high = min(high, limit - _RESOLUTION) if is_below else max(high, just_above)
     is_exact = n <= EXACT_MAX_N
     method = "exact unconditional test of Tango's score statistic, inverted" if is_exact else "Tango's score interval"
     return Interval(estimate=(gains - losses) / n, low=low, high=high, n=n, method=method)

@@ -18,11 +18,14 @@ __all__ = [
     "Interval",
     "clopper_pearson",
     "mcnemar",
+    "more_to_decide",
     "quantile",
     "smallest_decisive_n",
+    "two_digits",
 ]
 
 MAX_DECISIVE_N = 1_000_000
+_LOOKS_AHEAD = 10  # of one percent each
 Sides = Literal[1, 2]
 
 
@@ -131,6 +134,31 @@ def smallest_decisive_n(decides: Callable[[int], bool], *, start: int) -> int | 
         else:
             low = middle + 1
     return high
+
+
+def more_to_decide(decides: Callable[[int], bool], *, n: int) -> int | None:
+    """Find how many values beside ``n`` would decide, to two digits: with so many, and with up to a tenth more in all.
+
+    Counts are whole, so that a decision may come and go from one number of values to the next. The least number is
+    therefore only where the search begins. Gives None where not even a million would do.
+    """
+
+    def holds(total: int) -> bool:
+        return all(decides(total + math.ceil(look * total / 100)) for look in range(_LOOKS_AHEAD + 1))
+
+    least = smallest_decisive_n(decides, start=n + 1)
+    while least is not None and least <= MAX_DECISIVE_N:
+        more = two_digits(least - n)
+        if holds(n + more):
+            return more
+        least = n + more + 1 + more // 10
+    return None
+
+
+def two_digits(count: int) -> int:
+    """Round a count up to two significant digits."""
+    step = int(10 ** max(0, len(str(count)) - 2))
+    return math.ceil(count / step) * step
 
 
 def _upper_half_tail(k: int, n: int) -> float:

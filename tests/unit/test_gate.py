@@ -157,7 +157,7 @@ def test_ninety_fifth_percentile_needs_72_cases_for_an_upper_bound(n, decision):
     assert (only(verdict).high is None) is (n == 71)
     if n == 71:
         assert "to unknown" in verdict.reasons[0]
-        assert "About 1 more cases" in verdict.reasons[0]
+        assert "About 1 more case " in verdict.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_non_inferiority_without_discordant_pairs_needs_enough_of_them(total, de
     verdict = compare(0, 0, total, against_champion(0.05))
     assert verdict.verdict == decision
     if decision == "inconclusive":
-        assert "About 1 more pairs" in verdict.reasons[0]
+        assert "About 1 more pair " in verdict.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_limit_of_zero_takes_mcnemars_exact_test(gains, losses, decision, othe
 
 def test_open_mcnemar_says_how_many_more_pairs():
     verdict = compare(5, 0, 50, gate(against={"base": {"metric": "score", "better_by": 0}}), "base")
-    assert "About 5 more pairs" in verdict.reasons[0]
+    assert "About 10 more pairs" in verdict.reasons[0]
     verdict = compare(3, 3, 50, gate(against={"base": {"metric": "score", "better_by": 0}}), "base")
     assert "hardly" in verdict.reasons[0]
 
