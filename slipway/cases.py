@@ -9,8 +9,8 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from slipway.judge_settings import JudgeSettings
 from slipway.prompts import Prompt
 from slipway.results import ASSERT_SET
 
-__all__ = ["Case", "GenerationSettings", "Suite", "UnsupportedAssertion", "suite_digest"]
+__all__ = ["Case", "GenerationSettings", "Suite", "UnsupportedAssertion", "named_uniquely", "suite_digest"]
 
 SAMPLE_PROMPTS = 3
 
@@ -140,6 +140,19 @@ class Suite:
         return tuple(itertools.islice(dict.fromkeys(text for text in texts if text.strip()), count))
 
 
+def named_uniquely(cases: Sequence[Case], mask: Callable[[str], str] | None = None) -> tuple[Case, ...]:
+    """Give the cases with an id that no other has: numbered where several share one, by their place where one has none.
+
+    Args:
+        cases: Of a suite, in order.
+        mask: Applied to each id first, since what tests are called may tell what is private in them.
+    """
+    wanted = [case.id if mask is None else mask(case.id) for case in cases]
+    return tuple(
+        case if case.id == name else replace(case, id=name) for case, name in zip(cases, _unique(wanted), strict=True)
+    )
+
+
 def suite_digest(cases: Iterable[Case], judge: JudgeSettings | None) -> str:
     """Name what is asked, what is expected and which models judge; nothing else, so that the same suite has one name.
 
@@ -191,3 +204,26 @@ def _leaves(checks: Iterable[Check]) -> Iterator[Check]:
 
 def _unsupported(case: Case) -> Iterator[Check]:
     return (check for check in _leaves(case.checks) if check.unsupported)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Number the names that several cases share, and name those that have none by their place."""
+    counts = Counter(names)
+    taken = {name for name, count in counts.items() if name and count == 1}
+    numbers: Counter[str] = Counter()
+    unique = []
+    for place, name in enumerate(names, start=1):
+        if name in taken:
+            unique.append(name)
+            continue
+        candidate = f"case-{place:04d}"
+        while not name and candidate in taken:
+            candidate += "'"
+        while name:
+            numbers[name] += 1
+            candidate = f"{name} #{numbers[name]}"
+            if candidate not in taken:
+                break
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique

@@ -7,10 +7,11 @@ because a check that silently does not run is a gate that silently stands open.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from slipway.cases import Case, GenerationSettings, Suite, UnsupportedAssertion, suite_digest
+from slipway.cases import Case, GenerationSettings, Suite, UnsupportedAssertion, named_uniquely, suite_digest
 from slipway.judge_settings import JudgeSettings
 from slipway.prompts import Message, Prompt, read_prompts
 from slipway.suite_cases import CaseBuilder
@@ -25,13 +26,20 @@ from slipway.yaml_files import YamlDocument, read_document, validate
 __all__ = ["Case", "GenerationSettings", "Message", "Prompt", "Suite", "UnsupportedAssertion", "load_suite"]
 
 
-def load_suite(path: Path | str, *, need_prompts: bool = True, judge: JudgeSettings | None = None) -> Suite:
+def load_suite(
+    path: Path | str,
+    *,
+    need_prompts: bool = True,
+    judge: JudgeSettings | None = None,
+    mask: Callable[[str], str] | None = None,
+) -> Suite:
     """Read and expand a suite file, or a bare list of tests.
 
     Args:
         path: YAML or JSON.
         need_prompts: Refuse cases without a prompt; recorded outputs can be graded without one.
         judge: Who judges answers where the suite does not say.
+        mask: Applied to the cases' ids, which are written down with every result.
 
     Raises:
         ConfigFileError: The first thing that is wrong, with file, line, key and what to write.
@@ -68,7 +76,7 @@ def load_suite(path: Path | str, *, need_prompts: bool = True, judge: JudgeSetti
     return Suite(
         path=path,
         description=entry.description,
-        cases=cases,
+        cases=cases if mask is None else named_uniquely(cases, mask),
         digest=suite_digest(cases, judge),
         notes=(*notes, *reader.notes),
         judge=judge,

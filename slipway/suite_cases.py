@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from slipway.cases import Case, GenerationSettings
+from slipway.cases import Case, GenerationSettings, named_uniquely
 from slipway.checks import Check
 from slipway.suite_checks import CheckFiller
 from slipway.suite_file import GenerationEntry, OptionsEntry
@@ -89,10 +88,7 @@ class CaseBuilder:
                         "this test has no prompt, or an empty one.",
                         "Add `prompts:` at the top of the suite, or `vars: {prompt: ...}` to the test.",
                     )
-        names = _unique([case.id for case in self._cases])
-        return tuple(
-            case if case.id == name else replace(case, id=name) for case, name in zip(self._cases, names, strict=True)
-        )
+        return named_uniquely(self._cases)
 
     def shared_names(self) -> int:
         """Count the descriptions that several tests share."""
@@ -177,27 +173,3 @@ def _group(test: Test) -> str | None:
     if isinstance(group, dict | list):
         raise test.place.error("metadata.group must be text.", "Write `group: document-7`.")
     return None if group is None else str(group)
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    """Number the names that several cases share, and name those that have none by their place."""
-    names = list(names)
-    counts = Counter(names)
-    taken = {name for name, count in counts.items() if name and count == 1}
-    numbers: Counter[str] = Counter()
-    unique = []
-    for place, name in enumerate(names, start=1):
-        if name in taken:
-            unique.append(name)
-            continue
-        candidate = f"case-{place:04d}"
-        while not name and candidate in taken:
-            candidate += "'"
-        while name:
-            numbers[name] += 1
-            candidate = f"{name} #{numbers[name]}"
-            if candidate not in taken:
-                break
-        taken.add(candidate)
-        unique.append(candidate)
-    return unique

@@ -166,7 +166,8 @@ class Target(_Strict):
     judge: JudgeSettings | None = None
     """The model that grades what no rule can: any OpenAI-compatible server. A suite may bring its own."""
     redact: tuple[str, ...] = ()
-    """Patterns (Python's ``re``) masked in prompts and outputs before anything is written."""
+    """Patterns (Python's ``re``) masked in outputs, prompts, reasons and what cases are called, before anything is
+    written. Names of tags, groups and metrics stay: gate files refer to them."""
     reference_route: str | None = None
     """A route of the server that computes the same logits with PEFT alone; the sandbox has one."""
 
@@ -186,6 +187,11 @@ class Target(_Strict):
         elif self.url:
             raise ValueError("url is for kind lorax; Predibase has gateway and serving")
         return self
+
+    @property
+    def redactor(self) -> Redactor | None:
+        """What masks private data; None where nothing is named."""
+        return Redactor(self.redact) if self.redact else None
 
     def resolve(self, environment: Mapping[str, str]) -> Target:
         """Fill addresses that the file leaves out from ``environment``.

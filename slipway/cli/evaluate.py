@@ -13,7 +13,7 @@ from rich.markup import escape
 from slipway.adapter import Source
 from slipway.cli.evaluation_display import showing_evaluation
 from slipway.cli.output import print_json, printable, require_writable, stderr, stdout, write_text
-from slipway.cli.results_view import print_results, results_document, results_exit_code
+from slipway.cli.results_view import print_results, print_suite_notes, results_document, results_exit_code
 from slipway.cli.step_summary import summarise_step
 from slipway.configs import ConfigKind, find_config
 from slipway.errors import ConfigurationError
@@ -66,7 +66,7 @@ async def evaluate(
     """
     target_file = find_config(ConfigKind.TARGET, target)
     where = load_target(target_file)
-    cases = load_suite(find_config(ConfigKind.SUITE, suite), judge=where.judge)
+    cases = load_suite(find_config(ConfigKind.SUITE, suite), judge=where.judge, mask=where.redactor)
     rules = None if gate is None else load_gate(find_config(ConfigKind.GATE, gate))
     require_writable(out, junit)
     console = stderr()
@@ -93,7 +93,7 @@ async def evaluate(
     _print_end(console, done)
     summarise_step(results, name=cases.description or suite)
     if as_json:
-        print_json(results_document(results, cases.unsupported))
+        print_json(results_document(results, cases.unsupported, cases.notes))
     else:
         print_results(stdout(), results, cases.unsupported)
     return results_exit_code(results)
@@ -160,8 +160,7 @@ def _base(target: Target, name: str, asked: str | None) -> str:
 
 def _print_notes(console: Console, suite: Suite, gate: Gate | None, *, has_champion: bool) -> None:
     """Say before a token is spent what was read differently than it may look, and what the gate will be able to see."""
-    for note in suite.notes:
-        console.print(f"[dim]note: {escape(printable(note))}[/]", soft_wrap=True)
+    print_suite_notes(console, suite)
     if gate is None:
         return
     for planned in design_notes(suite.sizes, gate, has_champion=has_champion):

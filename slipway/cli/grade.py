@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from slipway.cli.output import print_json, stdout, write_text
-from slipway.cli.results_view import print_results, results_document, results_exit_code
+from slipway.cli.output import print_json, stderr, stdout, write_text
+from slipway.cli.results_view import print_results, print_suite_notes, results_document, results_exit_code
 from slipway.cli.step_summary import summarise_step
 from slipway.configs import ConfigKind, find_config
 from slipway.grading import grade_outputs, is_case_judged, judge_outputs
@@ -47,13 +47,15 @@ async def grade(
     """
     where = None if target is None else load_target(find_config(ConfigKind.TARGET, target))
     path = find_config(ConfigKind.SUITE, suite)
-    loaded = load_suite(path, need_prompts=False, judge=None if where is None else where.judge)
-    results = await _graded(loaded, outputs, Redactor(where.redact) if where and where.redact else None)
+    judge, redactor = (None, None) if where is None else (where.judge, where.redactor)
+    loaded = load_suite(path, need_prompts=False, judge=judge, mask=redactor)
+    print_suite_notes(stderr(), loaded)
+    results = await _graded(loaded, outputs, redactor)
     if junit is not None:
         write_text(junit, junit_xml(loaded.description or suite, results))
     summarise_step(results, name=loaded.description or suite)
     if as_json:
-        print_json(results_document(results, loaded.unsupported))
+        print_json(results_document(results, loaded.unsupported, loaded.notes))
     else:
         print_results(stdout(), results, loaded.unsupported)
     return results_exit_code(results)

@@ -10,9 +10,9 @@ from rich.markup import escape
 from slipway.cli.output import printable
 from slipway.coverage import measure_coverage
 from slipway.results import Arm, CaseResult
-from slipway.suite import UnsupportedAssertion
+from slipway.suite import Suite, UnsupportedAssertion
 
-__all__ = ["print_results", "results_document", "results_exit_code"]
+__all__ = ["print_results", "print_suite_notes", "results_document", "results_exit_code"]
 
 SHOWN_FAILURES = 10
 SHOWN_PLACES = 3
@@ -35,8 +35,10 @@ def print_results(
         answered = [result for result in of_arm if result.error is None]
         passed = sum(bool(result.passed) for result in answered)
         rate = f"{passed / len(answered):.1%}" if answered else "no answers"
-        missing = f", {len(of_arm) - len(answered)} missing" if len(answered) < len(of_arm) else ""
-        console.print(f"{arm:<10} {passed}/{len(answered)} passed ({rate}{missing})")
+        not_asked = sum(result.not_asked for result in of_arm)
+        missing = len(of_arm) - len(answered) - not_asked
+        lacking = f", {missing} missing" * bool(missing) + f", {not_asked} not asked" * bool(not_asked)
+        console.print(f"{arm:<10} {passed}/{len(answered)} passed ({rate}{lacking})")
     _print_coverage(console, results, unsupported)
     failed = [result for result in results if result.arm is Arm.CANDIDATE and result.passed is False]
     for result in failed[:SHOWN_FAILURES]:
@@ -70,7 +72,7 @@ def _print_missing(console: Console, results: Sequence[CaseResult]) -> None:
     """Say once for all its cases why answers are missing: a service that is down fails every case alike."""
     causes: dict[tuple[Arm, str], list[str]] = {}
     for result in results:
-        if result.error is not None:
+        if result.error is not None and not result.not_asked:
             causes.setdefault((result.arm, result.error), []).append(result.case)
     for (arm, error), cases in list(causes.items())[:SHOWN_FAILURES]:
         named = ", ".join(cases[:3]) + (f" and {len(cases) - 3} more" if len(cases) > 3 else "")
@@ -80,10 +82,18 @@ def _print_missing(console: Console, results: Sequence[CaseResult]) -> None:
         console.print(f"  ... and {len(causes) - SHOWN_FAILURES} more causes")
 
 
+def print_suite_notes(console: Console, suite: Suite) -> None:
+    """Say what of a suite was ignored, or read differently than it may look."""
+    for note in suite.notes:
+        console.print(f"[dim]note: {escape(printable(note))}[/]", soft_wrap=True)
+
+
 def results_document(
-    results: Sequence[CaseResult], unsupported: Sequence[UnsupportedAssertion] = ()
+    results: Sequence[CaseResult],
+    unsupported: Sequence[UnsupportedAssertion] = (),
+    notes: Sequence[str] = (),
 ) -> dict[str, object]:
-    """For ``--json``: counts by arm, the coverage, what is not supported, and the lines of a results file."""
+    """For ``--json``: counts by arm, the coverage, what is not supported or read differently, and the results."""
     coverage = measure_coverage(results)
     return {
         "arms": {arm.value: _counts(results, arm) for arm in Arm if any(result.arm is arm for result in results)},
@@ -93,6 +103,7 @@ def results_document(
             {"type": entry.type, "where": entry.where, "reason": entry.reason, "cases": entry.cases}
             for entry in unsupported
         ],
+        "notes": list(notes),
         "results": [result.model_dump(mode="json") for result in results],
     }
 
@@ -104,15 +115,19 @@ def _counts(results: Sequence[CaseResult], arm: Arm) -> dict[str, object]:
     return {
         "cases": len(of_arm),
         "answered": len(answered),
+        "not_asked": sum(result.not_asked for result in of_arm),
         "passed": passed,
         "pass_rate": passed / len(answered) if answered else None,
     }
 
 
 def results_exit_code(results: Sequence[CaseResult]) -> int:
-    """1 when the candidate failed a case; 3 when none failed, but answers are missing or checks not applied; else 0."""
+    """1 when the candidate failed a case; 3 when none failed, but answers are missing or checks not applied; else 0.
+
+    What was not asked for, as the verdict was certain, is not missing.
+    """
     candidate = [result for result in results if result.arm is Arm.CANDIDATE]
     if any(result.passed is False for result in candidate):
         return 1
-    is_known = candidate and all(result.error is None for result in candidate)
+    is_known = candidate and all(result.error is None or result.not_asked for result in candidate)
     return 0 if is_known and not measure_coverage(candidate).not_applied else 3

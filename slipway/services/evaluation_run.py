@@ -28,7 +28,6 @@ from slipway.evaluation import Answer, Contestant, Cost, evaluate
 from slipway.gate_file import EarlyStop as EarlyStopRule
 from slipway.gate_file import Gate
 from slipway.progress import Kind, ProgressEvent, emit
-from slipway.redaction import Redactor
 from slipway.release import Step
 from slipway.results import Arm, CaseResult
 from slipway.results_io import encode_result, write_results
@@ -185,7 +184,7 @@ async def run_evaluation(
                 known=known,
                 judge=judge,
                 should_stop=_should_stop(suite, entrants, stopping),
-                redact=Redactor(target.redact) if target.redact else None,
+                redact=target.redactor,
                 cost=_cost(target),
                 session=session,
                 limiter=limiter,

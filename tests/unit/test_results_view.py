@@ -44,6 +44,16 @@ def test_full_coverage_is_not_worth_a_line():
     assert "coverage" not in printed([case(APPLIED)])
 
 
+def test_what_nobody_asked_for_is_not_missing():
+    results = [case(APPLIED), case(passed=None, error="not asked: it is certain", not_asked=True)]
+    assert "candidate  1/1 passed (100.0%, 1 not asked)" in printed(results)
+    assert "missing" not in printed(results)
+    assert results_exit_code(results) == 0
+    both = printed([*results, case(passed=None, error="gone")])
+    assert "(100.0%, 1 missing, 1 not asked)" in both
+    assert "missing of candidate: a: gone" in both
+
+
 def test_failure_shows_the_reason_of_what_failed_and_not_of_what_was_not_applied():
     text = printed([case(LACKING, FAILED, passed=False)])
     assert "a: Expected [bold]more[/]." in text
@@ -51,10 +61,11 @@ def test_failure_shows_the_reason_of_what_failed_and_not_of_what_was_not_applied
 
 def test_document_counts_by_arm():
     results = [case(APPLIED, LACKING), case(passed=None, error="gone"), case(FAILED, passed=False, arm=Arm.BASE)]
-    document = results_document(results, [UnsupportedAssertion(where="s:1", type="t", reason="r", cases=2)])
+    document = results_document(results, [UnsupportedAssertion(where="s:1", type="t", reason="r", cases=2)], ["so"])
+    assert document["notes"] == ["so"]
     assert document["arms"] == {
-        "candidate": {"cases": 2, "answered": 1, "passed": 1, "pass_rate": 1.0},
-        "base": {"cases": 1, "answered": 1, "passed": 0, "pass_rate": 0.0},
+        "candidate": {"cases": 2, "answered": 1, "not_asked": 0, "passed": 1, "pass_rate": 1.0},
+        "base": {"cases": 1, "answered": 1, "not_asked": 0, "passed": 0, "pass_rate": 0.0},
     }
     assert (document["coverage"], document["checks"]) == (pytest.approx(2 / 3), 3)
     assert document["unsupported"] == [{"type": "t", "where": "s:1", "reason": "r", "cases": 2}]

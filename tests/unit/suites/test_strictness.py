@@ -7,6 +7,7 @@ import pytest
 
 from slipway.javascript import Script
 from slipway.judge_settings import JudgeSettings
+from slipway.redaction import Redactor
 from slipway.suite import load_suite
 
 TEST = "prompts: [x]\ntests:\n- "
@@ -124,6 +125,15 @@ def test_same_id_of_two_tests_is_refused_across_files(write, refused):
 def test_cases_of_one_id_are_numbered(write):
     suite = load_suite(write("- {id: a, vars: {prompt: [x, y]}}\n- {id: b, vars: {prompt: z}}\n"))
     assert [case.id for case in suite.cases] == ["a #1", "a #2", "b"]
+
+
+def test_what_is_private_in_the_name_of_a_case_is_masked_and_names_stay_apart(write):
+    path = write("- {description: call Ann, vars: {prompt: a}}\n- {description: call Bob, vars: {prompt: b}}\n")
+    plain = load_suite(path)
+    masked = load_suite(path, mask=Redactor(["Ann|Bob"]))
+    assert [case.id for case in plain.cases] == ["call Ann", "call Bob"]
+    assert [case.id for case in masked.cases] == ["call *** #1", "call *** #2"]
+    assert masked.digest == plain.digest, "attempts on the same suite are counted together"
 
 
 def test_shared_descriptions_are_numbered_over_the_whole_suite(write):
