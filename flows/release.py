@@ -6,7 +6,6 @@ could not be known or done; repeated with the same parameters it continues where
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from prefect import flow
@@ -19,6 +18,7 @@ from slipway.fit.wanted import wants_fit
 from slipway.gate import Decision
 from slipway.ledger import Outcome, Promotion
 from slipway.release import ReleaseOutcome, plan_release
+from slipway.services.stopping import to_the_end
 from tasks.dossier import Dossier
 from tasks.evaluation import decide_verdict, evaluate_arms, recorded_results
 from tasks.fitting import Refused, fit_adapter
@@ -31,6 +31,7 @@ from tasks.registry import upload_adapter
 from tasks.reporting import conclude
 from tasks.serving import prove_adapter_live, serve_base, take_down
 from tasks.sources import pull_adapter
+from tasks.stopping import stops_when_told
 
 __all__ = ["Approval", "release"]
 
@@ -49,6 +50,7 @@ class Approval(RunInput):
 
 
 @flow(name="release", flow_run_name="release-{name}-to-{target}", persist_result=False, validate_parameters=True)
+@stops_when_told
 async def release(  # noqa: PLR0917  # a flow's parameters become a form; Prefect calls by keyword
     adapter: str,
     name: str,
@@ -91,7 +93,7 @@ async def release(  # noqa: PLR0917  # a flow's parameters become a form; Prefec
         if outcome is not Outcome.PROMOTED:
             await _take_down(dossier)
     except BaseException:
-        await asyncio.shield(_take_down(dossier))
+        await to_the_end(_take_down(dossier))
         raise
     return await conclude(dossier, outcome, reasons)
 
@@ -175,7 +177,7 @@ async def _take_down(dossier: Dossier) -> None:
     """Delete the deployment that this release created, if it did: the ledger knows even when the step was cut."""
     for deployment in created_deployments(dossier.release_id):
         await take_down(
-            deployment,
+            deployment.name,
             target=dossier.plan.target,
             target_name=dossier.plan.target_name,
             release_id=dossier.release_id,

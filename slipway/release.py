@@ -139,7 +139,7 @@ def plan_release(*, adapter: str, name: str, target: str, suite: str, gate: str)
         adapter=adapter,
         target_name=target_file.stem,
         target=where,
-        suite=load_suite(suite_file, judge=where.judge),
+        suite=load_suite(suite_file, judge=where.judge, mask=where.redactor),
         gate=load_gate(gate_file),
         gate_digest="sha256:" + hashlib.sha256(gate_file.read_bytes()).hexdigest(),
         sources=(target_file, suite_file, gate_file),
@@ -151,11 +151,13 @@ def deployment_users(
 ) -> list[str]:
     """The releases that rely on a serving deployment: unfinished ones that attached to it, and champions proved on it.
 
+    A release may ask for itself: until it has promoted its adapter, it does not count; from then on it does.
+
     Args:
         deployment: Its name.
         releases: All of the target.
         promotions: All of the target.
-        besides: The release that asks, which does not count.
+        besides: The release that asks, which counts as a champion only.
     """
     champions = {
         leader.release_id
@@ -165,8 +167,7 @@ def deployment_users(
     return [
         release.id
         for release in releases
-        if release.id != besides
-        and (release.is_open or release.id in champions)
+        if (release.id in champions or (release.is_open and release.id != besides))
         and (served := release.finished(Step.SERVE)) is not None
         and served.data.get("deployment") == deployment
     ]

@@ -14,6 +14,7 @@ from slipway.adapter import Bundle, Source
 from slipway.configs import ConfigKind, find_config
 from slipway.errors import ConfigurationError
 from slipway.ledger import (
+    DeploymentState,
     Promotion,
     ReleaseState,
     StepStatus,
@@ -120,10 +121,10 @@ def current_champion(name: str, target: str) -> Promotion | None:
     return champion(open_workspace().ledger.promotions(name, target))
 
 
-def created_deployments(release_id: str) -> list[str]:
-    """Names of the serving deployments that a release created and that may still be there."""
+def created_deployments(release_id: str) -> list[DeploymentState]:
+    """The serving deployments that a release created and that may still be there."""
     states = open_workspace().ledger.created_deployments()
-    return [state.name for state in states if state.is_open and state.release_id == release_id]
+    return [state for state in states if state.is_open and state.release_id == release_id]
 
 
 def champion_before(promotion: Promotion) -> Promotion | None:

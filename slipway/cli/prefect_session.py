@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -14,8 +15,9 @@ import httpx
 from slipway.cli.output import stderr
 from slipway.errors import UnavailableError
 from slipway.services.http_errors import bare_url
+from slipway.services.stopping import stoppable
 
-__all__ = ["prefect_session", "prepare_prefect"]
+__all__ = ["exiting_when_told", "prefect_session", "prepare_prefect"]
 
 REACH_TIMEOUT_SECONDS = 10.0
 
@@ -45,13 +47,9 @@ def prefect_session() -> Iterator[None]:
     """
     prepare_prefect()
     _require_server(os.environ.get("PREFECT_API_URL", ""))
-    from prefect.exceptions import TerminationSignal  # the process had to be prepared first
-
     try:
-        yield
-    except TerminationSignal:
-        stderr().print("terminated: what this release had started is down; the same command continues it")
-        raise SystemExit(128 + signal.SIGTERM) from None
+        with exiting_when_told():
+            yield
     except httpx.HTTPError as error:  # our own clients translate theirs, so it is Prefect's
         raise _unreachable(
             os.environ.get("PREFECT_API_URL", ""), f"failed meanwhile ({type(error).__name__})"
@@ -64,6 +62,26 @@ def prefect_session() -> Iterator[None]:
             service="Prefect server",
             fix="Run `prefect server start`, and `export PREFECT_API_URL=http://127.0.0.1:4200/api`.",
         ) from error
+
+
+@contextmanager
+def exiting_when_told() -> Iterator[None]:
+    """Exit as a shell reports a process that a signal ended, once what runs in the block has cleaned up.
+
+    Raises:
+        SystemExit: The process was told to stop.
+    """
+    from prefect.exceptions import TerminationSignal  # the process had to be prepared first
+
+    def say() -> None:
+        stderr().print("stopping: what was started is taken down first; a second signal stops at once")
+
+    with stoppable(say) as stop:
+        try:
+            yield
+        except (asyncio.CancelledError, TerminationSignal):  # Prefect's, just before a flow and just after it
+            stderr().print("stopped: what this run had started is down; the same command continues it")
+            raise SystemExit(128 + (stop.number or signal.SIGTERM)) from None
 
 
 def _require_server(url: str) -> None:

@@ -16,7 +16,7 @@ from rich.rule import Rule
 
 from slipway.cli.history import history
 from slipway.cli.output import stdout
-from slipway.cli.prefect_session import prepare_prefect
+from slipway.cli.prefect_session import exiting_when_told, prepare_prefect
 from slipway.cli.release_view import print_outcome, watching
 from slipway.errors import ConfigurationError
 
@@ -68,7 +68,7 @@ async def _play_all(
     for number, act in enumerate(acts, start=1):
         console.print()
         console.print(Rule(f"[bold]{number}. {escape(act.title)}[/]", align="left", style="dim"))
-        with watching(console):
+        with exiting_when_told(), watching(console):
             result = await play(act, stage)
         print_outcome(console, result.outcome)
         if result.is_as_expected:

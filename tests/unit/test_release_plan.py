@@ -196,6 +196,12 @@ def test_a_champion_proved_on_it_relies_on_it():
     assert users(champion, promotions=promoted("other-1")) == ["other-1"]
 
 
+def test_a_release_that_is_cut_after_it_promoted_its_adapter_relies_on_its_own_deployment():
+    """Its adapter is champion already, and taking the deployment down would cut its applications off."""
+    assert users(release("me-1"), promotions=promoted("me-1")) == ["me-1"]
+    assert users(release("me-1"), promotions=promoted("me-1", "me-2")) == []
+
+
 def test_a_former_champion_and_a_held_candidate_do_not():
     releases = [release("other-1", outcome=Outcome.PROMOTED), release("other-2", outcome=Outcome.HELD)]
     elsewhere = release("other-3", deployment="canary", outcome=Outcome.PROMOTED)

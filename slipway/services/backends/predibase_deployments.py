@@ -21,6 +21,7 @@ from slipway.errors import (
 from slipway.ledger import DeploymentStage, DeploymentState
 from slipway.services.ledger_store import Ledger
 from slipway.services.predibase import CreatedDeployment, Deployment, DeploymentStatus, PredibaseClient
+from slipway.services.stopping import to_the_end
 from slipway.targets import Target
 
 __all__ = ["Deployments"]
@@ -151,7 +152,7 @@ class Deployments:
             self._record(name, release_id, DeploymentStage.DELETED)  # refused, so there is nothing
             raise
         except asyncio.CancelledError:
-            await asyncio.shield(self._undo(creating, name, release_id=release_id))
+            await to_the_end(self._undo(creating, name, release_id=release_id))
             raise
         if made.was_there:
             self._record(name, release_id, DeploymentStage.DELETED)  # ours was never made
@@ -165,7 +166,7 @@ class Deployments:
     async def _undo(self, creating: asyncio.Task[CreatedDeployment], name: str, *, release_id: str) -> None:
         """Delete what a creation that nobody waits for any more has made, once it is known what that is."""
         await asyncio.wait([creating])
-        if creating.exception() is None and creating.result().was_there:
+        if not creating.cancelled() and creating.exception() is None and creating.result().was_there:
             self._record(name, release_id, DeploymentStage.DELETED)  # ours was never made
         else:
             await self.take_down(name, release_id=release_id)
@@ -177,7 +178,7 @@ class Deployments:
         except BaseException as error:
             if not delete_on_failure:
                 raise
-            await asyncio.shield(self.take_down(name, release_id=release_id))
+            await to_the_end(self.take_down(name, release_id=release_id))
             if not isinstance(error, DeploymentError):
                 raise
             raise DeploymentError(
