@@ -24,11 +24,10 @@ from slipway.suite import Case
 __all__ = ["Answered", "GradingQueue"]
 
 BACKLOG = 1024
-"""Answers that may wait for a judge; beyond that whoever brings one waits too, so that memory is bounded."""
+"""Answers that may wait to be graded, by rules or a judge; beyond that whoever brings one waits too, so that results
+keep up with answers."""
 SLICE_SECONDS = 0.005
 """Rules are applied for so long at a time; replies that come meanwhile are seen so much later at most."""
-LAG = 256
-"""Answers that may wait for rules; beyond that whoever brings one waits too, so that results keep up with answers."""
 
 
 class Answered(NamedTuple):
@@ -82,7 +81,7 @@ class GradingQueue:
             return
         self._for_rules.append(item)
         self._go_on()
-        if len(self._for_rules) >= LAG:
+        if len(self._for_rules) >= BACKLOG:
             self._caught_up.clear()
             await self._caught_up.wait()
         self._raise_failure()
@@ -118,7 +117,7 @@ class GradingQueue:
         self._grade_until(time.perf_counter() + SLICE_SECONDS)
         if self._for_rules and self._failure is None:
             self._go_on()
-        if len(self._for_rules) < LAG or self._failure is not None:
+        if len(self._for_rules) < BACKLOG or self._failure is not None:
             self._caught_up.set()
 
     def _grade_until(self, deadline: float) -> None:

@@ -64,7 +64,7 @@ async def test_other_things_happen_between_two_slices(queue, done, monkeypatch):
 
 
 async def test_results_do_not_fall_far_behind(queue, done, monkeypatch):
-    monkeypatch.setattr(grading_queue, "LAG", 4)
+    monkeypatch.setattr(grading_queue, "BACKLOG", 4)
     for place in range(3):
         await queue.put(answered(place))
     assert done == []
@@ -86,7 +86,7 @@ async def test_a_failure_of_who_takes_results_is_raised_by_the_next_put_and_by_j
 
 
 async def test_a_failure_does_not_leave_anybody_waiting(monkeypatch):
-    monkeypatch.setattr(grading_queue, "LAG", 1)
+    monkeypatch.setattr(grading_queue, "BACKLOG", 1)
 
     def fail(place, result):
         raise StoreError("the disk is full.")
