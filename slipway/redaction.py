@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, overload
 from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
+    import regex
+
     from slipway.ledger import Json
 
 __all__ = ["MASK", "SECRET_VARIABLES", "Redactor", "scrub", "scrub_text", "secrets_from_environment"]
 
 MASK = "***"
+SECONDS = 1.0
+"""For one pattern in one text: some patterns take longer than anybody lives, as ``(a+)+b`` does on fifty a's."""
 
 SECRET_VARIABLES = (
     "PREDIBASE_API_TOKEN",
@@ -74,8 +78,10 @@ _SHAPES = (
 class Redactor:
     """Masks private data in texts, as the target's ``redact`` patterns say.
 
+    A text in which a pattern cannot be looked for within ``SECONDS`` is masked whole: nobody knows what is in it.
+
     Args:
-        patterns: Of Python's ``re``; each match becomes ``***``. None leave every text as it is.
+        patterns: In Python's syntax; each match becomes ``***``. None leave every text as it is.
 
     Raises:
         ValueError: A pattern is not one, or matches the empty text and would put a mask between all characters.
@@ -87,14 +93,19 @@ class Redactor:
     def __call__(self, text: str) -> str:
         """Give the text with every match masked; the same text where there is none."""
         for pattern in self._patterns:
-            text = pattern.sub(MASK, text)
+            try:
+                text = pattern.sub(MASK, text, timeout=SECONDS)
+            except TimeoutError:
+                return MASK
         return text
 
 
-def _private_pattern(pattern: str) -> re.Pattern[str]:
+def _private_pattern(pattern: str) -> regex.Pattern[str]:
+    import regex  # noqa: PLC0415  # only targets that mask something should pay
+
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
         raise ValueError(f"the pattern {pattern!r} cannot be compiled: {error}") from None
     if compiled.search("") is not None:
         raise ValueError(f"the pattern {pattern!r} matches the empty text: it would mask between all characters")

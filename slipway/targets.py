@@ -166,7 +166,7 @@ class Target(_Strict):
     judge: JudgeSettings | None = None
     """The model that grades what no rule can: any OpenAI-compatible server. A suite may bring its own."""
     redact: tuple[str, ...] = ()
-    """Patterns (Python's ``re``) masked in outputs, prompts, reasons and what cases are called, before anything is
+    """Patterns in Python's syntax, masked in outputs, prompts, reasons and what cases are called, before anything is
     written. Names of tags, groups and metrics stay: gate files refer to them."""
     reference_route: str | None = None
     """A route of the server that computes the same logits with PEFT alone; the sandbox has one."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slipway import redaction
 from slipway.redaction import SECRET_VARIABLES, Redactor, scrub, scrub_text, secrets_from_environment
 
 SECRET = 'canary/5f+2e "quoted"'
@@ -89,6 +90,13 @@ def test_data_is_scrubbed_through_and_through():
         "list": ["keep", ["say *** now", 1.5, None, True]],
         "***": "key",
     }
+
+
+def test_text_that_a_pattern_does_not_come_to_an_end_with_is_masked_whole(monkeypatch):
+    monkeypatch.setattr(redaction, "SECONDS", 0.05)
+    redact = Redactor([r"(a|aa)+$x", "secret"])
+    assert redact("a secret") == "a ***"
+    assert redact("a" * 60 + "b secret") == "***"
 
 
 def test_private_data_is_masked_as_the_patterns_say():
