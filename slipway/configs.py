@@ -46,7 +46,8 @@ def find_config(kind: ConfigKind, name: str, *, directory: Path | None = None) -
     if not path.is_file():
         raise ConfigurationError(
             f"there is no {kind.removesuffix('s')} called {name!r} in {folder}.",
-            fix=f"Known: {_known(kind, directory)}. Or give the path of a file.",
+            fix=f"Known: {_known(kind, directory)}. Give one of them or the path of a file, or set SLIPWAY_CONFIGS to "
+            "the directory with your targets, suites and gates.",
         )
     return path
 

@@ -174,7 +174,7 @@ def _print_end(console: Console, done: Evaluation) -> None:
         console.print(f"[dim]note: {escape(printable(note))}[/]", soft_wrap=True)
     if board.reused:
         console.print(
-            f"{board.asked} answers asked for, {board.reused} reused from earlier evaluations (--fresh asks again)",
+            f"{board.reused} of {board.total} answers reused from earlier evaluations (--fresh asks again)",
             soft_wrap=True,
         )
     agreement = judge_agreement(done.results)

@@ -75,7 +75,7 @@ def test_results_go_to_stdout_and_the_file_and_nothing_is_paid_twice(run, stub, 
     assert len(read_results(files.out)) == 20
     out, err = run("--out", str(files.out))
     assert len(stub.asked) == 22
-    assert "0 answers asked for, 20 reused from earlier evaluations (--fresh asks again)" in err
+    assert "20 of 20 answers reused from earlier evaluations (--fresh asks again)" in err
     run("--fresh")
     assert len(stub.asked) == 44
 
@@ -104,7 +104,7 @@ def test_killed_it_goes_on_and_asks_only_for_the_rest(start, run, stub, files):
     assert "candidate  40/40 passed" in out
     warm_up = 2
     assert len(stub.asked) == 80 - len(partial) + warm_up
-    assert f"{80 - len(partial)} answers asked for, {len(partial)} reused" in err
+    assert f"{len(partial)} of 80 answers reused" in err
     assert [result.case for result in read_results(files.out)][::2] == [f"case {number}" for number in range(40)]
     again = Counter((prompt.replace("prompt", "case"), adapter) for prompt, adapter in stub.asked)
     names = {"candidate": "org/candidate", "base": ""}
