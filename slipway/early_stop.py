@@ -16,8 +16,10 @@ from slipway.gate import Decision, Verdict, decide
 from slipway.gate_file import EarlyStop as EarlyStopRule
 from slipway.gate_file import Gate
 from slipway.gate_prospects import prospects_of
-from slipway.gate_rules import DecidedBy, Outcome, confidence_of
+from slipway.gate_rules import DecidedBy, Outcome
+from slipway.paired_rates import refutes
 from slipway.results import Arm, CaseResult
+from slipway.statistics import clopper_pearson
 from slipway.suite import Case
 
 __all__ = ["EarlyStop", "asking_order"]
@@ -68,7 +70,9 @@ class EarlyStop:
         self._has_champion = has_champion
         self._attempt = attempt
         self._every = every or max(_FEWEST_BETWEEN_LOOKS, math.ceil(len(cases) / _LOOKS))
-        self._prospects, self._is_promotable = prospects_of(gate, cases, arms, has_champion=has_champion)
+        self._prospects, self._is_promotable = prospects_of(
+            gate, cases, arms, has_champion=has_champion, attempt=attempt
+        )
         self._read = 0
         self._answered = 0
         self._next_look = 0
@@ -79,8 +83,12 @@ class EarlyStop:
 
         Args:
             results: Those of the first cases of the suite, every arm's, case by case; each call's begin with the last
-                one's.
+                one's. None at all load what a look needs, which takes longer than a look.
         """
+        if not results:
+            clopper_pearson(0, 1, confidence=self._gate.confidence)
+            refutes(1, 0, 1, 0.5, self._gate.confidence)
+            return None
         fresh = align(results[self._read :])
         self._read = len(results)
         self._answered += len(fresh.cases)
@@ -90,7 +98,7 @@ class EarlyStop:
             return None
         self._next_look = self._answered + self._every
         lines = [*results, *self._not_asked()]
-        verdict = decide(lines, self._gate, has_champion=self._has_champion, attempt=self._attempt)
+        verdict = decide(lines, self._in_question(), has_champion=self._has_champion, attempt=self._attempt)
         return None if verdict.verdict is Decision.INCONCLUSIVE else _reason(verdict)
 
     def _not_asked(self) -> list[CaseResult]:
@@ -102,7 +110,10 @@ class EarlyStop:
 
     def _is_time_to_look(self) -> bool:
         """Whether the gate may have an answer: when certainty comes within reach, and then, or by a bound, at looks."""
-        within_reach = self._settled([prospect.certain() for prospect in self._prospects])
+        within_reach = self._settled(
+            [prospect.may_pass_anyhow() for prospect in self._prospects],
+            [prospect.may_fail_anyhow() for prospect in self._prospects],
+        )
         is_news, self._within_reach = within_reach != self._within_reach, within_reach
         is_due = self._answered >= self._next_look
         if within_reach and (is_news or is_due):
@@ -110,20 +121,35 @@ class EarlyStop:
         if not is_due or self._gate.early_stop is not EarlyStopRule.SEQUENTIAL:
             return False
         self._next_look = self._answered + self._every
-        confidence = confidence_of(self._gate, self._attempt)
-        return bool(self._settled([prospect.bounded(confidence) for prospect in self._prospects]))
+        found = [(prospect, prospect.bounded()) for prospect in self._prospects]
+        self._within_reach = self._settled(
+            [one.may_pass(bounds) or one.may_pass_anyhow() for one, bounds in found],
+            [one.may_fail(bounds) or one.may_fail_anyhow() for one, bounds in found],
+        )
+        return bool(self._within_reach)
 
-    def _settled(self, bounds: Sequence[tuple[float, float]]) -> frozenset[str]:
-        """Name the rules that may have failed by these bounds or for certain, and promotion if all may have passed."""
-        passed, failed = [], set()
-        for prospect, found in zip(self._prospects, bounds, strict=True):
-            ranges = (found, prospect.certain())
-            passed.append(any(prospect.may_pass(one) for one in ranges))
-            if any(prospect.may_fail(one) for one in ranges):
-                failed.add(prospect.name)
+    def _settled(self, passed: Sequence[bool], failed: Sequence[bool]) -> frozenset[str]:
+        """Name the rules that may have failed, and promotion if all may have passed."""
+        names = {prospect.name for prospect, has_failed in zip(self._prospects, failed, strict=True) if has_failed}
         if self._is_promotable and passed and all(passed):
-            failed.add(Decision.PROMOTE)
-        return frozenset(failed)
+            names.add(Decision.PROMOTE)
+        return frozenset(names)
+
+    def _in_question(self) -> Gate:
+        """Leave out the rules that the answer does not depend on: one that fails is enough to hold."""
+        if Decision.PROMOTE in self._within_reach:
+            return self._gate
+        against = self._gate.against
+        rules = {"champion": against.champion, "base": against.base, "latency": against.latency, "cost": against.cost}
+        left_out = {
+            key: None for key, rule in rules.items() if rule is not None and rule.name not in self._within_reach
+        }
+        return self._gate.model_copy(
+            update={
+                "require": [rule for rule in self._gate.require if rule.name in self._within_reach],
+                "against": against.model_copy(update=left_out),
+            }
+        )
 
 
 def _reason(verdict: Verdict) -> str:

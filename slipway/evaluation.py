@@ -32,7 +32,8 @@ Ask = Callable[[Case], Awaitable[Answer]]
 Cost = Callable[[Answer, float], float | None]
 """What an answer cost in US dollars, given its share of the server's time in seconds."""
 ShouldStop = Callable[[Sequence[CaseResult]], str | None]
-"""Given the results of the first cases, in the suite's order and complete for all arms: why to stop, or None."""
+"""Given the results of the first cases, in the suite's order and complete for all arms: why to stop, or None. Called
+once with no results beforehand, to load what it needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +85,9 @@ async def evaluate(
         on_result: Told each new result as it comes: asked, graded anew or missing, but not those taken from ``known``.
         known: Recorded answers that need not be asked for, by case id and arm.
         judge: For checks that a model judges; the judge is asked beside the arms, and its time is in nobody's latency.
-        should_stop: Looked at, in a thread, whenever there are more first cases that all arms have answered. With a
-            reason nothing new is asked, what is in flight is recorded, and the rest is ``not_asked``.
+        should_stop: Looked at, in a thread, whenever there are more first cases that all arms have answered. While it
+            looks, no more new requests go out than may be in flight. With a reason nothing new is asked, what is in
+            flight is recorded, and the rest is ``not_asked``.
         redact: Masks outputs, reasons and errors, after grading.
         cost: Prices an answer.
         session: Written into each new answer.
@@ -163,6 +165,9 @@ class _Run:
         self._turns: Iterator[_Turn] = iter(())
         self._is_over = False
         self._stopped = ""
+        self._has_looked = asyncio.Event()
+        self._has_looked.set()
+        self._asked_since_look = 0
         self._failures_in_a_row = 0
         self._failures_of = dict.fromkeys(self._arms, 0)
         self._given_up: dict[Arm, str] = {}
@@ -189,7 +194,7 @@ class _Run:
                 if self._should_stop is not None:
                     helpers.append(beside.create_task(self._keep_considering()))
                 if not self._stopped:
-                    await self._warm_up(turns)
+                    await asyncio.gather(self._warm_up(turns), self._look(()))
                     self._turns = iter(turns)
                     for _ in range(min(workers, len(turns))):
                         asking.create_task(self._work())
@@ -230,9 +235,23 @@ class _Run:
     async def _consider_stopping(self) -> None:
         """Look once whether the first answers settle it; in a thread, since that can take longer than an answer."""
         self.table.grew.clear()
-        if self._should_stop is not None and self.table.prefix:
-            reason: str | None = await asyncio.to_thread(self._should_stop, tuple(self.table.prefix))
-            self._stopped = reason or ""
+        if not self.table.prefix:
+            return
+        self._asked_since_look = 0
+        self._has_looked.clear()
+        try:
+            self._stopped = await self._look(tuple(self.table.prefix)) or ""
+        finally:
+            self._has_looked.set()
+
+    async def _look(self, results: Sequence[CaseResult]) -> str | None:
+        return None if self._should_stop is None else await asyncio.to_thread(self._should_stop, results)
+
+    async def _stay_in_sight(self) -> None:
+        """Wait for a look that takes long: what it finds may make all further requests needless."""
+        if not self._has_looked.is_set() and self._asked_since_look >= self._limiter.limit:
+            await self._has_looked.wait()
+        self._asked_since_look += 1
 
     async def _keep_considering(self) -> None:
         while not self._stopped:
@@ -272,7 +291,9 @@ class _Run:
     async def _serve_while_welcome(self, turn: _Turn | None) -> _Turn | None:
         """Make requests until there are none, or the slot is wanted back, or one must be made again: gives that one."""
         while True:
-            turn = turn or self._next_turn()
+            if turn is None:
+                await self._stay_in_sight()
+                turn = self._next_turn()
             if turn is None or self._stopped:
                 self._is_over = True
                 return None

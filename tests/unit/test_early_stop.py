@@ -202,12 +202,45 @@ def test_a_gate_that_cannot_be_settled_early_is_never_asked(looks):
     assert looks == []
 
 
-def test_nothing_is_looked_at_before_a_rule_is_within_reach(looks):
-    """Before a tenth of the cases failed, the rate of the whole suite may still be 0.9."""
+def test_the_gate_is_asked_once_a_rule_is_settled_and_not_before(looks):
+    """Of 100 cases 83 passes have the upper bound 0.898: 17 failures are enough, and the 17th is the 65th case."""
     rules = gate(require=[{"metric": "pass_rate", "at_least": 0.9}])
     cases = suite(100)
     run(EarlyStop(rules, cases, (Arm.CANDIDATE,), every=1), record(cases, candidate=[0, 1, 1, 1] * 25))
-    assert looks[0] == 41
+    assert looks == [65]
+
+
+def test_a_hold_asks_the_gate_about_the_rule_that_failed_alone(monkeypatch):
+    """Other rules may take a bootstrap, and while it is computed requests are paid for that change nothing."""
+    asked_about = []
+
+    def noted(results, rules, **facts):
+        asked_about.append(rules)
+        return decide(results, rules, **facts)
+
+    monkeypatch.setattr(early_stop, "decide", noted)
+    rules = gate(
+        require=[{"metric": "pass_rate", "at_least": 0.9}, {"metric": "score", "at_least": 0.9}],
+        against={"base": {"metric": "score", "better_by": 0}, "latency": {"of": "base", "ratio_at_most": 1.2}},
+    )
+    cases = suite(100)
+    results = record(cases, candidate=[0, 1] * 50, base=[0] * 100)
+    asked, reason = run(EarlyStop(rules, cases, (Arm.CANDIDATE, Arm.BASE)), results, arms=2)
+    assert asked < 50
+    assert reason.endswith("(hold): pass_rate at_least 0.9")
+    assert [rule.metric for rule in asked_about[-1].require] == ["pass_rate"]
+    assert asked_about[-1].against.base is asked_about[-1].against.latency is None
+
+
+def test_a_promotion_asks_the_gate_about_every_rule(looks):
+    rules = gate(
+        require=[{"metric": "pass_rate", "at_least": 0.5}], against={"base": {"metric": "pass_rate", "better_by": 0}}
+    )
+    cases = suite(60)
+    results = record(cases, candidate=[1] * 60, base=[0] * 60)
+    asked, reason = run(EarlyStop(rules, cases, (Arm.CANDIDATE, Arm.BASE)), results, arms=2)
+    assert reason.endswith("(promote): every rule passes")
+    assert looks == [2 * asked]
 
 
 def test_an_open_bound_asks_nothing_of_the_gate(looks):
@@ -220,12 +253,10 @@ def test_an_open_bound_asks_nothing_of_the_gate(looks):
 
 
 def test_looks_are_few_whatever_the_size(looks):
-    """One rule within reach, and another that stays open: a look every 5 %."""
-    rules = gate(
-        require=[{"metric": "pass_rate", "tag": "safety", "at_least": 0.9}, {"metric": "pass_rate", "at_least": 0.5}]
-    )
-    cases = suite(400, tagged=range(9))
-    results = record(cases, candidate=[1] * 7 + [0] * 2 + [1, 1, 0] * 131)
+    """A rule that all but the missing answers have settled: a look every 5 %."""
+    rules = gate(max_missing=0.5, require=[{"metric": "pass_rate", "tag": "hard", "at_least": 0.5}])
+    cases = [replace(case, tags=("hard",) if index < 40 else ()) for index, case in enumerate(suite(400))]
+    results = record(cases, candidate=[1] * 20 + [None] * 20 + [1] * 360)
     assert run(EarlyStop(rules, cases, (Arm.CANDIDATE,)), results)[1] is None
     assert 10 < len(looks) < 25
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -384,6 +385,33 @@ async def test_a_certain_verdict_stops_and_the_rest_is_not_asked():
     whole = [(f"c{number}", arm) for number in range(100) for arm in ARMS]
     assert all(prefix == whole[: len(prefix)] and len(prefix) % 3 == 0 for prefix in seen)
     assert sorted(map(len, seen)) == list(map(len, seen))
+
+
+async def test_asking_does_not_run_away_from_a_look_that_takes_long():
+    """No more requests go out while it looks than are in flight anyway; else all would be asked before it ends."""
+
+    def should_stop(results):
+        if len(results) < 5 * len(ARMS):
+            return None
+        time.sleep(0.3)
+        return "the verdict is certain."
+
+    service = Service(seconds=0.001)
+    results = await evaluate(suite_of(200), service.contestants(), max_concurrency=4, should_stop=should_stop)
+    asked = sum(not result.not_asked for result in results)
+    assert 15 <= asked <= 15 + 4 * 4, "what a look sees, what was in flight then, and as much again"
+
+
+async def test_what_a_look_needs_is_loaded_before_the_first_request_that_counts():
+    service, calls = Service(), []
+
+    def should_stop(results):
+        calls.append((len(results), len(service.asked)))
+
+    await evaluate(suite_of(3), service.contestants(), max_concurrency=2, should_stop=should_stop)
+    assert calls[0][0] == 0
+    assert calls[0][1] <= len(ARMS), "while the arms warm up"
+    assert all(seen > 0 for seen, _ in calls[1:])
 
 
 async def test_nothing_is_asked_when_what_is_known_settles_it():
