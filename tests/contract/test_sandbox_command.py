@@ -80,57 +80,51 @@ def start(tmp_path):
 
 
 @contextlib.contextmanager
-def deployed(sandbox: Sandbox):
-    """Begin a deployment named prod; yields a client of the control plane."""
-    environment = sandbox.environment
+def connected(sandbox: Sandbox):
+    """A client of the control plane."""
     with httpx.Client(
-        base_url=environment["PREDIBASE_GATEWAY"],
-        headers={"Authorization": f"Bearer {environment['PREDIBASE_API_TOKEN']}"},
+        base_url=sandbox.environment["PREDIBASE_GATEWAY"],
+        headers={"Authorization": f"Bearer {sandbox.environment['PREDIBASE_API_TOKEN']}"},
         timeout=60,
     ) as client:
-        body = {"name": "prod", "config": {"baseModel": environment["SLIPWAY_SANDBOX_BASE"]}}
-        client.post("/v2/deployments", json=body).raise_for_status()
         yield client
 
 
-def test_sandbox_serves_over_the_real_server_and_stops_with_all_its_processes(start):
+def test_sandbox_is_killed_goes_on_serves_over_the_real_server_and_stops_with_all_its_processes(start):
     sandbox = start()
-    assert [line.split("=")[0] for line in sandbox.lines] == [f"export {name}" for name in EXPORTED]
-    assert Path(sandbox.environment["SLIPWAY_SANDBOX_ADAPTERS"]).is_absolute()
-    with deployed(sandbox) as client:
-        tenant = client.get("/users/current").json()["tenant"]["shortCode"]
-        body = {"inputs": "hello", "parameters": {"max_new_tokens": 4, "details": True}}
-        replies = [
-            client.post(f"/{tenant}/deployments/v2/llms/prod/generate", json=body),
-            httpx.post(f"{sandbox.environment['LORAX_URL']}/generate", json=body, timeout=60),
-        ]
-        assert [reply.status_code for reply in replies] == [200, 200]
-        assert replies[0].json()["generated_text"] == replies[1].json()["generated_text"]
-        assert replies[0].headers["x-generated-tokens"] == "4"
-    assert len(sandbox.processes()) == 4
-    sandbox.process.send_signal(signal.SIGINT)
-    assert sandbox.process.wait(20) == 0
-    assert sandbox.processes() == []
-
-
-def test_nothing_outlives_a_killed_sandbox_and_the_token_stays(start):
-    sandbox = start()
-    with deployed(sandbox) as client:
+    with connected(sandbox) as client:
+        body = {"name": "prod", "config": {"baseModel": sandbox.environment["SLIPWAY_SANDBOX_BASE"]}}
+        client.post("/v2/deployments", json=body).raise_for_status()
         while client.get("/v2/deployments/prod").json()["data"]["status"] != "ready":
             time.sleep(0.1)
     sandbox.process.kill()
     sandbox.process.wait()
     sandbox.wait_until_nothing_runs(10)
+
     again = start()
+    assert [line.split("=")[0] for line in again.lines] == [f"export {name}" for name in EXPORTED]
     assert again.environment["PREDIBASE_API_TOKEN"] == sandbox.environment["PREDIBASE_API_TOKEN"]
+    assert Path(again.environment["SLIPWAY_SANDBOX_ADAPTERS"]).is_absolute()
+    with connected(again) as client:
+        tenant = client.get("/users/current").json()["tenant"]["shortCode"]
+        body = {"inputs": "hello", "parameters": {"max_new_tokens": 4, "details": True}}
+        replies = [
+            client.post(f"/{tenant}/deployments/v2/llms/prod/generate", json=body),
+            httpx.post(f"{again.environment['LORAX_URL']}/generate", json=body, timeout=60),
+        ]
+        assert [reply.status_code for reply in replies] == [200, 200]
+        assert replies[0].json()["generated_text"] == replies[1].json()["generated_text"]
+        assert replies[0].headers["x-generated-tokens"] == "4"
+    assert len(again.processes()) == 4
 
-
-def test_second_sandbox_on_the_same_home_says_what_to_do(start):
-    start()
     second = start()
     assert second.process.wait(30) == 1
     assert "another sandbox is using" in second.process.stderr.read()
     assert second.lines == []
+
+    again.process.send_signal(signal.SIGINT)
+    assert again.process.wait(20) == 0
+    assert again.processes() == []
 
 
 def test_stop_while_starting_leaves_nothing(tmp_path):

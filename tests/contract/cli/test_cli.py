@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -149,7 +150,7 @@ def test_no_command_pays_for_prefect_or_torch_before_it_needs_them(desk):
 
 def test_inspect_prints_the_documented_document(desk):
     adapter = desk.adapter("a")
-    ran = desk.run("inspect", adapter, "--base", "configs/bases/tiny-llama.json", "--json")
+    ran = desk.call("inspect", adapter, "--base", "configs/bases/tiny-llama.json", "--json")
     assert ran.code == 0, ran.err
     document = ran.document
     assert set(document) == {"adapter", "facts", "profile", "prediction", "verdict", "findings"}
@@ -201,7 +202,7 @@ def test_inspect_of_a_broken_adapter_says_why_and_exits_1(desk):
 
 
 def test_grade_prints_one_result_per_case(graded_desk):
-    ran = graded_desk.run("grade", "suite.yaml", outputs(graded_desk, "A", "abc", "nope"), "--json")
+    ran = graded_desk.call("grade", "suite.yaml", outputs(graded_desk, "A", "abc", "nope"), "--json")
     assert ran.code == 1
     assert ran.err == ""
     assert set(ran.document) == {"arms", "coverage", "checks", "unsupported", "results"}
@@ -236,7 +237,7 @@ def test_grade_writes_junit_into_new_directories(graded_desk):
 def test_outputs_with_escapes_and_halves_of_characters_are_shown_harmlessly(graded_desk):
     """Models say anything; it must neither steer the terminal nor end in a traceback."""
     path = outputs(graded_desk, "\x1b[2J", "\ud83d", "\x1b]0;title\x07")
-    ran = graded_desk.run("grade", "suite.yaml", path, "--junit", "results.xml")
+    ran = graded_desk.call("grade", "suite.yaml", path, "--junit", "results.xml")
     assert ran.code == 1
     assert ESCAPE not in ran.out
     assert ran.err == ""
@@ -296,8 +297,8 @@ def test_release_and_rollback_print_their_outcome(released):
     assert (gated.code, gated.document["verdict"]) == (0, "promote")
 
 
-def test_status_history_and_resolve_agree(released):
-    desk, _ = released
+def test_status_history_and_resolve_agree(released, monkeypatch, capfd):
+    desk = replace(released[0], patch=monkeypatch, capture=capfd)
     status = desk.run("status", "--json")
     assert status.code == 0
     (leader,) = status.document
@@ -317,7 +318,7 @@ def test_status_history_and_resolve_agree(released):
     assert datetime.fromisoformat(leader["since"]).tzinfo is not None
     assert SHA256.fullmatch(leader["evidence_digest"])
 
-    history = desk.run("history", "support", "--json")
+    history = desk.call("history", "support", "--json")
     assert history.code == 0
     assert [(entry["release"], entry["outcome"]) for entry in history.document] == [
         ("support-1", "promoted"),
@@ -327,25 +328,25 @@ def test_status_history_and_resolve_agree(released):
     keys = {"at", "release", "target", "outcome", "adapter_id", "digest", "reasons", "actor"}
     assert all(set(entry) == keys for entry in history.document)
 
-    assert desk.run("resolve", "support").out == "support/1\n"
-    assert desk.run("resolve", "support", "--json").document == {
+    assert desk.call("resolve", "support").out == "support/1\n"
+    assert desk.call("resolve", "support", "--json").document == {
         "name": "support",
         "target": "sandbox",
         "adapter_id": "support/1",
         "adapter_source": "pbase",
         "release": "support-1",
     }
-    assert "support/1" in desk.run("status", "support").out
-    assert "rolled back" in desk.run("history", "support").out
+    assert "support/1" in desk.call("status", "support").out
+    assert "rolled back" in desk.call("history", "support").out
 
 
 def test_names_without_a_past_are_empty_and_not_errors_except_to_resolve(desk):
-    assert desk.run("status", "nobody", "--json").document == []
-    assert desk.run("history", "nobody", "--json").document == []
-    ran = desk.run("resolve", "nobody", "--json")
+    assert desk.call("status", "nobody", "--json").document == []
+    assert desk.call("history", "nobody", "--json").document == []
+    ran = desk.call("resolve", "nobody", "--json")
     assert ran.code == 1
     assert ran.document == {"name": "nobody", "target": "sandbox", "adapter_id": None}
-    plain = desk.run("resolve", "nobody")
+    plain = desk.call("resolve", "nobody")
     assert (plain.code, plain.out) == (1, "")  # so that `ID=$(slipway resolve ..)` is empty
 
 
@@ -381,7 +382,7 @@ def test_evaluate_asks_all_arms_records_and_writes_junit(served_desk, released):
 
 def test_evaluate_exits_1_when_the_adapter_fails_a_case(served_desk, released):
     suite = served_desk.write("hard.yaml", "prompts: [x]\ntests:\n- {assert: [{type: equals, value: impossible}]}\n")
-    ran = served_desk.run("evaluate", suite, "--adapter", "support/1")
+    ran = served_desk.call("evaluate", suite, "--adapter", "support/1")
     assert ran.code == 1
     assert "candidate  0/1 passed (0.0%)" in ran.out
     assert "impossible" in ran.out
@@ -402,7 +403,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(served_desk):
     assert checks["gates"]["fix"]
     assert checks["Prefect server"]["state"] == "warning"
     (served_desk.directory / "configs" / "gates" / "typo.yaml").unlink()
-    assert served_desk.run("doctor").code == 0
+    assert served_desk.call("doctor").code == 0
 
 
 def test_doctor_reaches_a_lorax_server_of_any_of_the_targets_bases(served_desk, control_plane, released):
@@ -411,10 +412,10 @@ def test_doctor_reaches_a_lorax_server_of_any_of_the_targets_bases(served_desk, 
     url = f"{control_plane.environment['PREDIBASE_GATEWAY']}/local/deployments/v2/llms/{deployment}"
     served_desk.environment["LORAX_URL"] = url
     served_desk.write("configs/targets/ours.yaml", "kind: lorax\nbases: {org/another: {}, slipway/tiny-llama: {}}\n")
-    ran = served_desk.run("doctor", "--target", "ours", "--json")
+    ran = served_desk.call("doctor", "--target", "ours", "--json")
     assert ran.document[-1]["state"] == "ok", ran.document[-1]
     served_desk.write("configs/targets/ours.yaml", "kind: lorax\nbases: {org/another: {}}\n")
-    ran = served_desk.run("doctor", "--target", "ours", "--json")
+    ran = served_desk.call("doctor", "--target", "ours", "--json")
     assert (ran.code, ran.document[-1]["state"]) == (1, "problem")
     assert "serves slipway/tiny-llama, and this release needs org/another" in ran.document[-1]["message"]
 
@@ -422,7 +423,7 @@ def test_doctor_reaches_a_lorax_server_of_any_of_the_targets_bases(served_desk, 
 def test_doctor_prints_brackets_as_they_are(desk):
     """Extras in a command to install were once taken for markup, and vanished."""
     desk.write("configs/gates/typo.yaml", "require:\n- {metric: score}\n")
-    assert "require[0]" in desk.run("doctor").out
+    assert "require[0]" in desk.call("doctor").out
 
 
 def test_sandbox_passes_its_arguments_on(desk):
@@ -457,8 +458,9 @@ def on_a_terminal(desk, *arguments: str, **environment: str) -> str:
 
 def test_output_is_coloured_on_a_terminal_and_plain_in_a_pipe_or_with_no_color(graded_desk):
     arguments = ("gate", str(results(graded_desk, [True] * 40)), "--gate", "any")
-    assert f"{ESCAPE}[1m" in on_a_terminal(graded_desk, *arguments)
-    assert f"{ESCAPE}[32m" in on_a_terminal(graded_desk, *arguments)
+    coloured = on_a_terminal(graded_desk, *arguments)
+    assert f"{ESCAPE}[1m" in coloured
+    assert f"{ESCAPE}[32m" in coloured
     assert f"{ESCAPE}[32m" not in on_a_terminal(graded_desk, *arguments, NO_COLOR="1")
     assert ESCAPE not in graded_desk.run(*arguments).out
 

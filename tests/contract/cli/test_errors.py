@@ -103,7 +103,7 @@ def test_bad_name(desk, row):
 
 
 def test_missing_path(desk, row):
-    row.holds_for(desk.run("release", "nowhere", "--name", "support", *RELEASE))
+    row.holds_for(desk.call("release", "nowhere", "--name", "support", *RELEASE))
     nothing_happened(desk)
 
 
@@ -171,7 +171,7 @@ def test_broken_line(desk, row):
     results = desk.write(
         "results.jsonl", '{"case": "a", "arm": "base", "passed": true, "score": 1.0}\n{"case": "b", "ar'
     )
-    row.holds_for(desk.run("gate", results, "--gate", "any", "--json"))
+    row.holds_for(desk.call("gate", results, "--gate", "any", "--json"))
 
 
 def test_no_results(desk, row):
@@ -248,7 +248,7 @@ def test_judge_unreachable(desk, row):
 def test_missing_token(desk, row):
     port = free_port()
     desk.environment |= {f"PREDIBASE_{name}": f"http://127.0.0.1:{port}" for name in ("GATEWAY", "SERVING")}
-    row.holds_for(desk.run("release", desk.adapter("a"), "--name", "support", *RELEASE))
+    row.holds_for(desk.call("release", desk.adapter("a"), "--name", "support", *RELEASE))
     with ledger_of(desk) as ledger:
         assert ledger.releases() == ()
 
@@ -259,14 +259,14 @@ def test_sandbox_elsewhere(desk, row):
         "PREDIBASE_SERVING": "http://127.0.0.1:9",
         "PREDIBASE_API_TOKEN": "pb_real",
     }
-    row.holds_for(desk.run("release", desk.adapter("a"), "--name", "support", *RELEASE))
+    row.holds_for(desk.call("release", desk.adapter("a"), "--name", "support", *RELEASE))
     with ledger_of(desk) as ledger:
         assert ledger.releases() == ()
 
 
 def test_unauthorized(served_desk, row):
     served_desk.environment["PREDIBASE_API_TOKEN"] = "pb_wrong-and-secret"
-    ran = served_desk.run("release", served_desk.adapter("a"), "--name", "support", *RELEASE)
+    ran = served_desk.call("release", served_desk.adapter("a"), "--name", "support", *RELEASE)
     row.holds_for(ran)
     assert "wrong-and-secret" not in ran.out + ran.err
     with ledger_of(served_desk) as ledger:
@@ -275,7 +275,7 @@ def test_unauthorized(served_desk, row):
 
 def test_not_found(served_desk, prefect_environment, row):
     served_desk.environment["PREDIBASE_GATEWAY"] = prefect_environment["PREFECT_API_URL"].removesuffix("/api")
-    row.holds_for(served_desk.run("evaluate", "any", "--adapter", "support/1", "--json"))
+    row.holds_for(served_desk.call("evaluate", "any", "--adapter", "support/1", "--json"))
 
 
 # Services
@@ -283,7 +283,7 @@ def test_not_found(served_desk, prefect_environment, row):
 
 def test_gateway_unreachable(served_desk, row):
     served_desk.environment["PREDIBASE_GATEWAY"] = f"http://127.0.0.1:{free_port()}"
-    row.holds_for(served_desk.run("release", served_desk.adapter("a"), "--name", "support", *RELEASE))
+    row.holds_for(served_desk.call("release", served_desk.adapter("a"), "--name", "support", *RELEASE))
     with ledger_of(served_desk) as ledger:
         assert ledger.releases() == ()
 
@@ -299,7 +299,7 @@ def test_prefect_unreachable(served_desk, control_plane, row):
 def test_rate_limited(served_desk, control_plane, row):
     control_plane.inject("status", "/users/current", status=429, headers={"Retry-After": "120"})
     began = time.monotonic()
-    row.holds_for(served_desk.run("release", served_desk.adapter("a"), "--name", "support", *RELEASE))
+    row.holds_for(served_desk.call("release", served_desk.adapter("a"), "--name", "support", *RELEASE))
     assert time.monotonic() - began < 60  # it does not wait for two minutes before it says so
 
 
@@ -344,12 +344,12 @@ def left_without_deployment(desk, control_plane, name: str, deployment: str) -> 
 def test_not_running(served_desk, control_plane, row):
     served_desk.target("spare", bases=spare_base())
     before = control_plane.deployments()
-    row.holds_for(served_desk.run("evaluate", "any", "--target", "spare", "--adapter", "support/1", "--json"))
+    row.holds_for(served_desk.call("evaluate", "any", "--target", "spare", "--adapter", "support/1", "--json"))
     assert control_plane.deployments() == before
 
 
 def test_no_such_version(served_desk, released, row):
-    ran = served_desk.run("evaluate", "any", "--adapter", "support/99")
+    ran = served_desk.call("evaluate", "any", "--adapter", "support/99")
     row.holds_for(ran, is_json=False)
     assert re.search(r"candidate +0/0 passed \(no answers, 6 missing\)", ran.out)
     assert re.search(r"base +6/6 passed", ran.out)
@@ -379,14 +379,14 @@ def test_output_full(desk, row):
 
 def test_results_elsewhere(served_desk, row):
     served_desk.write("file", "")
-    ran = served_desk.run("evaluate", "any", "--adapter", "support/1", "--junit", "file/results.xml", "--json")
+    ran = served_desk.call("evaluate", "any", "--adapter", "support/1", "--junit", "file/results.xml", "--json")
     row.holds_for(ran)
 
 
 def test_ledger_unreachable(desk, row):
     url = f"postgresql://slipway:se-cret@127.0.0.1:{free_port()}/ledger"
     desk.environment["SLIPWAY_LEDGER_URL"] = url
-    ran = desk.run("resolve", "support", "--json")
+    ran = desk.call("resolve", "support", "--json")
     row.holds_for(ran)
     assert "se-cret" not in ran.out + ran.err
 

@@ -80,7 +80,7 @@ def test_release_with_a_report_is_found(recorded):
     path = home / "releases" / "support-3" / "report.html"
     path.parent.mkdir(parents=True)
     path.write_text("<!doctype html>")
-    ran = recorded.run("report", "support-3", "--json")
+    ran = recorded.call("report", "support-3", "--json")
     assert json.loads(ran.out) == {"report": str(path), "url": path.as_uri()}
 
 
