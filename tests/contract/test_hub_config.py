@@ -12,15 +12,18 @@ import threading
 import pytest
 
 ASK = """
-import sys
+import json, sys
 from pathlib import Path
 from slipway.base_model import resolve_base
 from slipway.errors import SourceError
-try:
-    base = resolve_base(sys.argv[1], bases_directory=Path("none"))
-    print("base", base.id, base.modules["lm_head"])
-except SourceError as error:
-    print(error.message, "|", error.fix)
+answers = {}
+for name in sys.argv[1:]:
+    try:
+        base = resolve_base(name, bases_directory=Path("none"))
+        answers[name] = [base.id, base.modules["lm_head"]]
+    except SourceError as error:
+        answers[name] = [error.message, error.fix]
+print(json.dumps(answers))
 """
 
 CONFIG = json.dumps(
@@ -78,40 +81,47 @@ def hub():
     server.server_close()
 
 
-def ask(model, endpoint, tmp_path, **extra):
-    """Ask in a process of its own: the library reads its environment when it is imported."""
-    theirs = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_canary", "HF_HUB_OFFLINE": "0"}
+def ask(*models, endpoint, home, **extra):
+    """Ask in a process of its own: the library reads its environment when it is imported. Answers are by model."""
+    theirs = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": "hf_canary", "HF_HUB_OFFLINE": "0"}
     environment = {**os.environ, **theirs, **extra}
     done = subprocess.run(
-        [sys.executable, "-c", ASK, model], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", ASK, *models], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "hf_canary" not in done.stdout + done.stderr
-    return done.stdout
+    return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    ("model", "words", "fix"),
-    [
-        ("org/a--b", "is not named as the Hub names models", "--base"),
-        ("org/gone", "not on the Hub, or not for this account", "HF_TOKEN"),
-        ("org/private", "not on the Hub, or not for this account", "HF_TOKEN"),
-        ("org/gated", "is gated", "Accept its terms"),
-        ("org/old@v9", "org/old at v9 does not exist at that revision", "revision"),
-        ("org/bare", "has no config.json on the Hub", ""),
-        ("org/broken", "status 418", "--base"),
-    ],
-)
-def test_each_refusal_has_its_own_message(hub, tmp_path, model, words, fix):
-    message, _, advice = ask(model, hub, tmp_path).partition("|")
+REFUSED = [
+    ("org/a--b", "is not named as the Hub names models", "--base"),
+    ("org/gone", "not on the Hub, or not for this account", "HF_TOKEN"),
+    ("org/private", "not on the Hub, or not for this account", "HF_TOKEN"),
+    ("org/gated", "is gated", "Accept its terms"),
+    ("org/old@v9", "org/old at v9 does not exist at that revision", "revision"),
+    ("org/bare", "has no config.json on the Hub", ""),
+    ("org/broken", "status 418", "--base"),
+]
+
+
+@pytest.fixture(scope="module")
+def answers(hub, tmp_path_factory):
+    models = [model for model, _, _ in REFUSED]
+    return ask(*models, "org/good", endpoint=hub, home=tmp_path_factory.mktemp("hub"))
+
+
+@pytest.mark.parametrize(("model", "words", "fix"), REFUSED)
+def test_each_refusal_has_its_own_message(answers, model, words, fix):
+    message, advice = answers[model]
     assert words in message
     assert fix in advice
 
 
-def test_config_is_enough_for_the_shapes(hub, tmp_path):
-    assert ask("org/good", hub, tmp_path) == "base org/good (16, 8)\n"
+def test_config_is_enough_for_the_shapes(answers):
+    assert answers["org/good"] == ["org/good", [16, 8]]
 
 
 def test_hub_that_is_not_reached_is_said_to_be(hub, tmp_path):
     """Offline stands for all failures to connect: the library repeats the others for half a minute."""
-    assert "is not reached" in ask("org/good", hub, tmp_path, HF_HUB_OFFLINE="1")
+    found = ask("org/good", endpoint=hub, home=tmp_path, HF_HUB_OFFLINE="1")
+    assert "is not reached" in found["org/good"][0]
