@@ -51,7 +51,7 @@ class Evidence:
 
     def tagged(self, tag: str | None) -> tuple[str, ...]:
         """List the cases that carry ``tag``; all of them for None."""
-        return self.cases if tag is None else tuple(case for case in self.cases if tag in self.tags[case])
+        return self.cases if tag is None else self._cases_by_tag.get(tag, ())
 
     def concerned(self, measure: Measure, tag: str | None = None) -> tuple[str, ...]:
         """List the cases with ``tag`` that ``measure`` is about.
@@ -82,7 +82,8 @@ class Evidence:
 
     def values(self, arm: Arm, cases: Iterable[str], measure: Measure) -> list[float]:
         """Give the values of the cases that have one, in the order of ``cases``."""
-        return [value for case in cases if (value := self.value(arm, case, measure)) is not None]
+        known = self._values_of(arm, measure)
+        return [known[case] for case in cases if case in known]
 
     def missing(self, arm: Arm) -> tuple[str, ...]:
         """List the cases that ``arm`` did not answer, for want of a line or because the instrument failed."""
@@ -119,13 +120,21 @@ class Evidence:
     @cached_property
     def all_tags(self) -> tuple[str, ...]:
         """Every tag of any case, sorted."""
-        return tuple(sorted({tag for tags in self.tags.values() for tag in tags}))
+        return tuple(sorted(self._cases_by_tag))
 
     @cached_property
     def all_metrics(self) -> tuple[str, ...]:
         """Every named metric of any line, as ``metrics.NAME``, sorted."""
         names = {name for lines in self.arms.values() for result in lines.values() for name in result.metrics}
         return tuple(f"{NAMED}{name}" for name in sorted(names))
+
+    @cached_property
+    def _cases_by_tag(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for case in self.cases:
+            for tag in self.tags[case]:
+                found.setdefault(tag, []).append(case)
+        return {tag: tuple(cases) for tag, cases in found.items()}
 
     @cached_property
     def _known(self) -> dict[tuple[Arm, Measure], dict[str, float]]:
@@ -216,7 +225,10 @@ def instrument_fault(result: CaseResult) -> str:
 
 def is_out_of_range(result: CaseResult) -> bool:
     """Whether a grader or a clock recorded what cannot be: NaN, infinity, or a score outside [0, 1]."""
-    scores = result.metrics.values() if result.score is None else (result.score, *result.metrics.values())
-    if any(not (math.isfinite(score) and 0 <= score <= 1) for score in scores):
+    if result.score is not None and not 0 <= result.score <= 1:  # as NaN is not
         return True
-    return any(value is not None and not math.isfinite(value) for value in (result.latency_ms, result.cost_usd))
+    for score in result.metrics.values():
+        if not 0 <= score <= 1:
+            return True
+    latency, cost = result.latency_ms, result.cost_usd
+    return (latency is not None and not math.isfinite(latency)) or (cost is not None and not math.isfinite(cost))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -18,7 +20,7 @@ from slipway.junit import junit_xml
 from slipway.ledger import Outcome, ReleaseState
 from slipway.redaction import Redactor, scrub_text, secrets_from_environment
 from slipway.release import ReleaseOutcome
-from slipway.report import FindingLine, ReportData, masked, render_html, render_summary
+from slipway.report import Figures, FindingLine, ReportData, masked, render_html, render_summary
 from slipway.services.step_summary import append_step_summary
 from slipway.services.workspace import open_workspace
 from tasks.dossier import Dossier
@@ -61,8 +63,9 @@ async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...])
     run_url = flow_run.ui_url or ""
     known = dossier.report_data(outcome, reasons, champion=champion, release=release, seconds=seconds, run_url=run_url)
     secrets = partial(scrub_text, secrets=secrets_from_environment(os.environ))
-    data = masked(known, secrets=secrets, private=Redactor(dossier.plan.target.redact))
-    report, text = _write(data, workspace.release_directory(dossier.release_id))
+    mask = partial(masked, secrets=secrets, private=Redactor(dossier.plan.target.redact))
+    directory = workspace.release_directory(dossier.release_id)
+    data, report, text = await asyncio.to_thread(_write, known, mask, directory)  # seconds, where cases are many
     reasons = data.reasons
     result = ReleaseOutcome(
         release_id=dossier.release_id,
@@ -107,16 +110,23 @@ async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...])
     return _final_state(result)
 
 
-def _write(data: ReportData, directory: Path) -> tuple[Path, str]:
-    """Write report, summary and JUnit XML; gives the report's path and the summary, which a CI step gets too."""
+def _write(
+    known: ReportData, mask: Callable[[ReportData], ReportData], directory: Path
+) -> tuple[ReportData, Path, str]:
+    """Write report, summary and JUnit XML of what is left after masking.
+
+    Gives that, the report's path and the summary, which a CI step gets too.
+    """
+    data = mask(known)
     report = directory / REPORT_FILE
-    report.write_text(render_html(data), encoding="utf-8")
-    summary = render_summary(data, report=report.as_uri())
+    figures = Figures.of(data)
+    report.write_text(render_html(data, figures=figures), encoding="utf-8")
+    summary = render_summary(data, report=report.as_uri(), figures=figures)
     (directory / SUMMARY_FILE).write_text(summary, encoding="utf-8")
     if data.results:
         (directory / JUNIT_FILE).write_text(junit_xml(data.release_id, data.results), encoding="utf-8")
     append_step_summary(summary)
-    return report, summary
+    return data, report, summary
 
 
 async def conclude_rollback(plan: RollbackPlan, outcome: Outcome, reasons: tuple[str, ...]) -> ReleaseOutcome:

@@ -4,12 +4,14 @@ Pure: values in, text out. The flow fills ``ReportData`` with what it has; secti
 """
 
 from slipway.report.data import CheckGap, FindingLine, FitLine, Note, ProofLine, ReportData
+from slipway.report.figures import Figures
 from slipway.report.html import render_html
 from slipway.report.masking import masked
 from slipway.report.summary import render_summary
 
 __all__ = [
     "CheckGap",
+    "Figures",
     "FindingLine",
     "FitLine",
     "Note",

@@ -193,14 +193,15 @@ def _answers(lines: Mapping[Arm, CaseResult], reference: Arm | None, limit: int)
         candidate_marks, marks[arm] = differences(ours, output)
         if arm is reference:
             marks[Arm.CANDIDATE] = candidate_marks
+    faults = {arm: instrument_fault(line) for arm, line in lines.items()}
     return tuple(
         AnswerView(
             arm=arm,
-            state=_state(line),
+            state=_state(line, faults[arm]),
             line=line,
             output=outputs[arm],
             marks=marks.get(arm, ()),
-            error=cut(visible(instrument_fault(line)), REASON_LIMIT),
+            error=cut(visible(faults[arm]), REASON_LIMIT),
         )
         for arm, line in lines.items()
     )
@@ -210,10 +211,10 @@ def _is_answered(line: CaseResult) -> bool:
     return line.error is None
 
 
-def _state(line: CaseResult) -> State:
+def _state(line: CaseResult, fault: str) -> State:
     if line.not_asked:
         return State.NOT_ASKED
-    if instrument_fault(line):
+    if fault:
         return State.MISSING
     if line.passed is None:
         return State.GRADED

@@ -29,15 +29,19 @@ SHOWN_WITHOUT_SCRIPT = 5
 STYLE, SCRIPT = "report.css", "report.js"
 
 
-def render_html(data: ReportData) -> str:
+def render_html(data: ReportData, *, figures: Figures | None = None) -> str:
     """Write the report.
+
+    Args:
+        data: What the report shows.
+        figures: Of this data, where they are known: making them takes as long as the page. Made where None.
 
     Raises:
         ConfigurationError: The results hold two lines for one case and arm.
     """
     from markupsafe import Markup  # noqa: PLC0415  # comes with jinja2, which most commands never need
 
-    figures = Figures.of(data)
+    figures = figures or Figures.of(data)
     views = cases.build(figures)
     template = _environment().get_template("page.html.j2")
     return template.render(

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from slipway.report.data import ReportData
-from slipway.results import CaseResult
+from slipway.results import CaseResult, CheckResult
 
 __all__ = ["masked"]
 
@@ -48,15 +48,21 @@ def masked(data: ReportData, *, secrets: Mask, private: Mask) -> ReportData:
 
 
 def _result(line: CaseResult, mask: Mask) -> CaseResult:
-    return line.model_copy(
-        update={
-            "case": mask(line.case),
-            "output": mask(line.output),
-            "error": None if line.error is None else mask(line.error),
-            "tags": tuple(map(mask, line.tags)),
-            "checks": tuple(check.model_copy(update={"reason": mask(check.reason)}) for check in line.checks),
-        }
-    )
+    """Mask a result; one in which nothing is masked, as most, is not copied."""
+    texts = {
+        "case": mask(line.case),
+        "output": mask(line.output),
+        "error": None if line.error is None else mask(line.error),
+        "tags": tuple(map(mask, line.tags)),
+        "checks": tuple(_check(check, mask) for check in line.checks),
+    }
+    changed = {name: value for name, value in texts.items() if value != getattr(line, name)}
+    return line.model_copy(update=changed) if changed else line
+
+
+def _check(check: CheckResult, mask: Mask) -> CheckResult:
+    reason = mask(check.reason)
+    return check if reason == check.reason else check.model_copy(update={"reason": reason})
 
 
 def _mapped(value: ValueT, mask: Mask) -> ValueT:

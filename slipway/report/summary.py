@@ -21,17 +21,18 @@ SHOWN_CASES = 5
 SHOWN_TAGS = 12
 
 
-def render_summary(data: ReportData, *, report: str = "") -> str:
+def render_summary(data: ReportData, *, report: str = "", figures: Figures | None = None) -> str:
     """Write the summary.
 
     Args:
         data: What the report shows.
         report: Address of the whole report, such as a ``file://`` one; empty where there is none.
+        figures: Of this data, where they are known; made where None.
 
     Raises:
         ConfigurationError: The results hold two lines for one case and arm.
     """
-    figures = Figures.of(data)
+    figures = figures or Figures.of(data)
     sections = [_head(data), _rates(figures), _regressions(figures), _adapter(figures), _links(data, report)]
     return "\n".join(section for section in sections if section)
 

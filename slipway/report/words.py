@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
 
 __all__ = ["Range", "differences", "segments"]
 
@@ -17,8 +19,7 @@ whole."""
 LEAST_SHARED = 0.4
 """Texts that share fewer of their words are different texts: marking all of both would tell nothing."""
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
-_CHARACTER = re.compile(r".", re.DOTALL)
+_WORD = re.compile(r"([\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s])")
 
 
 def differences(ours: str, theirs: str) -> tuple[list[Range], list[Range]]:
@@ -29,10 +30,10 @@ def differences(ours: str, theirs: str) -> tuple[list[Range], list[Range]]:
     """
     if ours == theirs:
         return [], []
-    mine, other = (list(_WORD.finditer(text)) for text in (ours, theirs))
-    if [match[0] for match in mine] == [match[0] for match in other]:
-        mine, other = (list(_CHARACTER.finditer(text)) for text in (ours, theirs))
-    left, right = [match[0] for match in mine], [match[0] for match in other]
+    (left, mine), (right, other) = _words(ours), _words(theirs)
+    if left == right:
+        left, right = list(ours), list(theirs)
+        mine, other = ([(at, at + 1) for at in range(len(text))] for text in (ours, theirs))
     start = _shared(left, right)
     tail = _shared(left[start:][::-1], right[start:][::-1])
     removed, added = _changed(left[start : len(left) - tail], right[start : len(right) - tail])
@@ -52,6 +53,13 @@ def segments(text: str, ranges: Sequence[Range]) -> Iterator[tuple[str, bool]]:
         at = end
     if at < len(text):
         yield text[at:], False
+
+
+@lru_cache(maxsize=4)  # one text is compared with several, one after the other
+def _words(text: str) -> tuple[list[str], list[Range]]:
+    parts = _WORD.split(text)  # what lies between the words and the words, in turn
+    ends = list(accumulate(map(len, parts)))
+    return parts[1::2], list(zip(ends[::2], ends[1::2], strict=False))
 
 
 def _changed(left: list[str], right: list[str]) -> tuple[list[Range], list[Range]]:
@@ -77,8 +85,8 @@ def _extend(ranges: list[Range], first: int, last: int) -> None:
         ranges.append((first, last))
 
 
-def _characters(matches: Sequence[re.Match[str]], ranges: Sequence[Range], start: int) -> list[Range]:
-    return [(matches[start + first].start(), matches[start + last - 1].end()) for first, last in ranges if first < last]
+def _characters(places: Sequence[Range], ranges: Sequence[Range], start: int) -> list[Range]:
+    return [(places[start + first][0], places[start + last - 1][1]) for first, last in ranges if first < last]
 
 
 def _shared(left: Sequence[str], right: Sequence[str]) -> int:
