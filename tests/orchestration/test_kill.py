@@ -337,9 +337,15 @@ def test_release_told_to_stop_takes_down_the_deployment_that_it_creates(
     assert_all_is_down(workspace, sandbox, name)
 
 
-@pytest.mark.parametrize("action", ["term", "term in a destructor", "ctrl-c"])
 @pytest.mark.parametrize(
-    "moment", ["record_deployment::intended", "record_deployment::ready", "record_step:evaluate:started"]
+    ("moment", "action"),
+    [
+        ("record_deployment::intended", "term in a destructor"),
+        ("record_deployment::ready", "term in a destructor"),
+        ("record_deployment::ready", "term"),
+        ("record_deployment::ready", "ctrl-c"),
+        ("record_step:evaluate:started", "term in a destructor"),
+    ],
 )
 def test_release_told_to_stop_where_an_exception_would_be_lost_takes_down_its_deployment(
     command, workspace, sandbox, name, moment, action
