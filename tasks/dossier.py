@@ -13,12 +13,13 @@ from slipway.gate import Verdict
 from slipway.inspection import Inspection
 from slipway.ledger import Outcome, Promotion, ReleaseState
 from slipway.live_proof import LiveProof
-from slipway.release import ReleasePlan
+from slipway.release import ReleasePlan, Step
 from slipway.report import CheckGap, FindingLine, FitLine, ProofLine, ReportData
 from slipway.report.provenance import generation_facts, server_facts
 from slipway.results_io import read_results
 from slipway.services.backends import PublishedAdapter, ServingDeployment
 from slipway.services.fitting import Fitted
+from slipway.targets import Target
 
 __all__ = ["Dossier"]
 
@@ -125,10 +126,13 @@ class Dossier:
                 CheckGap(where=gap.where, type=gap.type, reason=gap.reason, cases=gap.cases)
                 for gap in plan.suite.unsupported
             ),
-            server=server_facts(plan.target),
+            server=_server_line(plan.target, release),
             generation=generation_facts(plan.suite, plan.target) if self.results else {},
             seconds=seconds,
             references={
+                f"champion before ({self.champion.adapter_id})" if self.champion else "champion before": (
+                    self.champion.digest if self.champion else ""
+                ),
                 f"suite ({plan.sources[1].name})": plan.suite.digest,
                 f"gate ({plan.sources[2].name})": plan.gate_digest,
                 "recorded results": f"sha256:{self.evidence_digest}" if self.results else "",
@@ -177,10 +181,21 @@ class Dossier:
             attempt = self.verdict.attempt if self.verdict else 1
             strictness = ["--attempt", str(attempt)] if attempt > 1 else []
             commands.append(shlex.join(["slipway", "gate", str(self.results), "--gate", gate, *strictness]))
+            masking = ["--target", target] if plan.target.redact else []
             commands.append(
-                shlex.join(["slipway", "report", str(self.results), "--suite", suite, "--gate", gate, *strictness])
+                shlex.join(
+                    ["slipway", "report", str(self.results), "--suite", suite, "--gate", gate, *masking, *strictness]
+                )
             )
         return tuple(commands)
+
+
+def _server_line(target: Target, release: ReleaseState) -> Mapping[str, str]:
+    evaluated = release.finished(Step.EVALUATE)
+    data = evaluated.data if evaluated is not None else {}
+    basis, told = data.get("basis"), data.get("server")
+    address = basis.get("server") if isinstance(basis, Mapping) else None
+    return server_facts(target, address=str(address or ""), told=told if isinstance(told, Mapping) else None)
 
 
 def _as_argument(path: Path) -> str:

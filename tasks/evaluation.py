@@ -123,6 +123,7 @@ async def evaluate_arms(
             "results_sha256": _sha256(path),
             "asked": evaluation.scoreboard.asked,
             "reused": evaluation.scoreboard.reused,
+            "server": evaluation.server,
             "notes": list(evaluation.notes),
         }
         return path
@@ -141,6 +142,10 @@ async def decide_verdict(results: Path, gate: Gate, *, has_champion: bool, relea
         spends = verdict.verdict is not Decision.PROMOTE and not verdict.is_obstructed
         trials = [*earlier, Trial(evidence=evidence, spends=spends)]
         note.message = f"{verdict.verdict}: {verdict.reasons[0] if verdict.reasons else 'every rule passed'}"
+        if attempt < attempt_of(release_id):
+            note.message += f" (Attempt {attempt} once more: these answers were decided on before.)"
+        elif attempt > 1:
+            note.message += f" (Attempt {attempt}, at {100 * verdict.confidence:g} % confidence.)"
         note.data = {"verdict": verdict.verdict, "attempt": attempt, "trials": [asdict(trial) for trial in trials]}
         return verdict
 

@@ -60,7 +60,7 @@ async def conclude(dossier: Dossier, outcome: Outcome, reasons: tuple[str, ...])
     champion = current_champion(dossier.plan.name, dossier.plan.target_name)
     release = workspace.ledger.release(dossier.release_id)
     seconds = _seconds(release)
-    run_url = flow_run.ui_url or ""
+    run_url = _run_url()
     known = dossier.report_data(outcome, reasons, champion=champion, release=release, seconds=seconds, run_url=run_url)
     secrets = partial(scrub_text, secrets=secrets_from_environment(os.environ))
     mask = partial(masked, secrets=secrets, private=Redactor(dossier.plan.target.redact))
@@ -129,6 +129,12 @@ def _write(
     return data, report, summary
 
 
+def _run_url() -> str:
+    """The flow run in the Prefect UI; empty where the server has none, as a temporary one."""
+    url = flow_run.ui_url or ""
+    return url if url.startswith(("http://", "https://")) else ""
+
+
 async def conclude_rollback(plan: RollbackPlan, outcome: Outcome, reasons: tuple[str, ...]) -> ReleaseOutcome:
     """Announce a rollback, or why there was none, and return the run's final state."""
     champion = current_champion(plan.name, plan.target_name)
@@ -144,7 +150,7 @@ async def conclude_rollback(plan: RollbackPlan, outcome: Outcome, reasons: tuple
         report=None,
         results=None,
         seconds={},
-        run_url=flow_run.ui_url or "",
+        run_url=_run_url(),
         is_rollback=True,
     )
     is_back = outcome is Outcome.PROMOTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from slipway.bootstrap import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
+from slipway.ledger import Json
 from slipway.report.texts import grouped
 from slipway.suite import Suite
 from slipway.targets import Target
@@ -14,12 +15,24 @@ __all__ = ["generation_facts", "server_facts"]
 SHOWN_VALUES = 4
 
 
-def server_facts(target: Target) -> Mapping[str, str]:
-    """What the target's file says of its server, prices and judge; addresses are left out."""
+def server_facts(target: Target, *, address: str = "", told: Mapping[str, Json] | None = None) -> Mapping[str, str]:
+    """What the target's file says of its server, prices and judge, and what the server told of itself.
+
+    Args:
+        target: As read.
+        address: Where the answers came from; empty where none were asked for.
+        told: By ``/info`` of LoRAX, when they were.
+    """
+    told = told or {}
     server, prices = target.server, target.prices
     judge = target.judge
     return {
         "kind": str(target.kind),
+        "address": address,
+        "version": str(told.get("version") or ""),
+        "model": str(told.get("model_id") or ""),
+        "precision": str(told.get("model_dtype") or ""),
+        "tokens of prompt and answer, at most": str(told.get("max_total_tokens") or ""),
         "profile": server.profile,
         "GPUs that share the model": str(server.tensor_parallel),
         "memory of a GPU": f"{server.gpu_memory_gb:g} GB" if server.gpu_memory_gb is not None else "",

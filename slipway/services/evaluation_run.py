@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from slipway.errors import NotFoundError, ProtocolError
 from slipway.evaluation import Answer, Contestant, Cost, evaluate
 from slipway.gate_file import EarlyStop as EarlyStopRule
 from slipway.gate_file import Gate
+from slipway.ledger import Json
 from slipway.progress import Kind, ProgressEvent, emit
 from slipway.release import Step
 from slipway.results import Arm, CaseResult
@@ -89,12 +90,14 @@ class Evaluation:
         results: One per case and arm, in the order of asking.
         scoreboard: The counts.
         session: Of the new answers.
+        server: What the server told of itself (``/info``); empty where a front end hides it.
         notes: What the judge had to do differently than asked, for people.
     """
 
     results: tuple[CaseResult, ...]
     scoreboard: Scoreboard
     session: str
+    server: Mapping[str, Json] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -142,7 +145,8 @@ async def run_evaluation(
     session = f"{run}.{secrets.token_hex(4)}"
     if stopping is not None and stopping.gate.early_stop is EarlyStopRule.SEQUENTIAL:
         suite = replace(suite, cases=asking_order(suite.cases))
-    answerers = await _answerers(entrants, client, deployment, target_name)
+    server = await _server_facts(client)
+    answerers = _answerers(entrants, server, deployment, target_name)
     judge_settings = suite.judge or target.judge
     keys = case_keys(suite.cases, max_new_tokens=target.max_new_tokens, judge=judge_settings)
     known = await asyncio.to_thread(_recall, suite, keys, store, answerers, stopping, run=f"{run}." if fresh else "")
@@ -193,7 +197,7 @@ async def run_evaluation(
     reporter.report(at_once=True)
     if path is not None:
         await asyncio.to_thread(write_results, path, results)
-    return Evaluation(results=tuple(results), scoreboard=scoreboard, session=session, notes=notes)
+    return Evaluation(results=tuple(results), scoreboard=scoreboard, session=session, server=server, notes=notes)
 
 
 class _Files:
@@ -268,12 +272,15 @@ def _recall(
     return recall(suite.cases, keys, stored, paired=paired_arms(stopping.gate if stopping else None))
 
 
-async def _answerers(
-    entrants: Mapping[Arm, Entrant], client: LoraxClient, deployment: ServingDeployment, target_name: str
-) -> dict[Arm, Answerer]:
-    server: dict[str, Any] = {}
+async def _server_facts(client: LoraxClient) -> dict[str, Json]:
     with suppress(NotFoundError, ProtocolError):  # where a front end hides it, the address must do
-        server = (await client.info()).model_dump(mode="json")
+        return (await client.info()).model_dump(mode="json")
+    return {}
+
+
+def _answerers(
+    entrants: Mapping[Arm, Entrant], server: Mapping[str, Json], deployment: ServingDeployment, target_name: str
+) -> dict[Arm, Answerer]:
     return {
         arm: Answerer(adapter=entrant.identity, target=target_name, url=deployment.url, server=server)
         for arm, entrant in entrants.items()

@@ -97,6 +97,9 @@ async def test_champion_stays_until_something_better_comes_and_can_be_brought_ba
     assert only_steps(workspace, second.release_id)["serve"]["created"] is False
     arms = {json.loads(line)["arm"] for line in second.results.read_text().splitlines()}
     assert arms == {"candidate", "champion", "base"}
+    first, page = workspace.ledger.promotions(name)[0], second.report.read_text()
+    assert first.digest in page, "whoever audits the report can tell which bytes the champion was"
+    assert all(f"<dt>{fact}</dt>" in page for fact in ("address", "version", "model", "precision"))
 
     worse = await ended(await run_release("translate-undertrained"), "Held")
     assert worse.exit_code == 1
@@ -191,7 +194,9 @@ async def test_a_held_candidate_cannot_be_repeated_until_it_passes(run_release, 
     assert [step["gate"].data["attempt"] for step in steps] == [1, 1, 2]
     assert steps[1]["evaluate"].data["asked"] == 0
     assert steps[2]["evaluate"].data["asked"] > 0
-    assert "attempt 2" in " ".join(releases[2].reasons)
+    assert "attempt 2" in releases[2].reasons[1]
+    assert "decided on before" in steps[1]["gate"].data["message"]
+    assert "97.5 % confidence" in steps[2]["gate"].data["message"]
 
 
 async def test_person_is_asked_where_the_gate_says_so(run_release, workspace, prefect_server, write_gate, monkeypatch):
