@@ -149,9 +149,17 @@ def _word_count(check: Check, subject: Subject) -> Graded:
     least, most = check.value if isinstance(check.value, tuple) else (0, math.inf)
     count = len(subject.output.split())
     passed = (least <= count <= most) != check.is_negated
-    expected = f"{least:g}" if least == most else f"{least:g} to {most:g}"
-    reason = "" if passed else f"Expected {'not ' * check.is_negated}{expected} words, counted {count}."
+    reason = "" if passed else f"Expected {'not ' * check.is_negated}{_words(least, most)}, counted {count}."
     return Graded(passed=passed, score=float(passed), reason=reason)
+
+
+def _words(least: float, most: float) -> str:
+    unit = "word" if (least if math.isinf(most) else most) == 1 else "words"
+    if least == most:
+        return f"{least:g} {unit}"
+    if math.isinf(most):
+        return f"at least {least:g} {unit}"
+    return f"{least:g} to {most:g} {unit}" if least else f"at most {most:g} {unit}"
 
 
 def _any_of(check: Check, output: str, fold: Callable[[str], str]) -> Graded:
@@ -162,7 +170,10 @@ def _any_of(check: Check, output: str, fold: Callable[[str], str]) -> Graded:
 def _all_of(check: Check, output: str, fold: Callable[[str], str]) -> Graded:
     text, items = fold(output), _items(check)
     missing = [item for item in items if fold(item) not in text]
-    return answer(check, not missing, "contain all of", ", ".join(items if check.is_negated else missing))
+    graded = answer(check, not missing, "contain all of", ", ".join(items))
+    if graded.passed or check.is_negated:
+        return graded
+    return graded._replace(reason=f"{graded.reason[:-1]}; it lacks {shown(', '.join(missing))!r}.")
 
 
 def _items(check: Check) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from slipway.checks.embedded_json import embedded_objects
+from slipway.checks.json_schema import check_schema, ends_in_time, schema_problem
 from slipway.checks.registry import Check, Graded, Subject, kind
-from slipway.checks.structure import check_schema, schema_problem
 from slipway.checks.values import answer, parse_json, scored, threshold_or
 from slipway.validation_errors import describe
 
@@ -87,6 +87,7 @@ def _function(tool: object, name: str) -> Mapping[str, object]:
 
 
 @kind("is-valid-openai-tools-call", prepare=_tools)
+@ends_in_time
 def _is_valid_tools_call(check: Check, subject: Subject) -> Graded:
     output: object = subject.data
     if output is None:

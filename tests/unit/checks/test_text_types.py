@@ -102,10 +102,21 @@ def test_value_that_no_output_could_be_compared_with_is_refused(kind, value, key
 @pytest.mark.parametrize(
     ("kind", "value", "output", "says"),
     [
-        ("contains-all", ["a", "b", "c"], "b", "Expected the output to contain all of 'a, c'."),
+        (
+            "contains-all",
+            ["a", "b", "c"],
+            "b",
+            "Expected the output to contain all of 'a, b, c'; it lacks 'a, c'.",
+        ),
+        ("icontains-all", ["A", 1], "a", "Expected the output to contain all of 'A, 1'; it lacks '1'."),
+        ("not-contains-all", ["a", 1], "a1", "Expected the output not to contain all of 'a, 1'."),
         ("contains-any", ["a", "b"], "x", "Expected the output to contain one of 'a, b'."),
         ("word-count", {"min": 2, "max": 3}, "one", "Expected 2 to 3 words, counted 1."),
-        ("not-word-count", 1, "one", "Expected not 1 words, counted 1."),
+        ("word-count", {"min": 6}, "one", "Expected at least 6 words, counted 1."),
+        ("word-count", {"max": 1}, "one more", "Expected at most 1 word, counted 2."),
+        ("word-count", {"min": 0, "max": 0}, "one", "Expected 0 words, counted 1."),
+        ("not-word-count", {"min": 1}, "one", "Expected not at least 1 word, counted 1."),
+        ("not-word-count", 1, "one", "Expected not 1 word, counted 1."),
         ("not-is-refusal", None, "", "Expected the output not to be 'a refusal'."),
         ("levenshtein", "a", "x" * 9, "Expected at most 5 edits from 'a'; there are more."),
     ],
