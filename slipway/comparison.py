@@ -43,11 +43,8 @@ class PairSummary:
 
 def pass_rate(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> Interval | None:
     """Bound the rate of passes among the cases that ``arm`` answered; None where it answered none."""
-    passed = [
-        (value, evidence.unit(case))
-        for case in evidence.tagged(tag)
-        if (value := evidence.value(arm, case, Metric.PASS_RATE)) is not None
-    ]
+    known = evidence.by_case(arm, Metric.PASS_RATE)
+    passed = [(known[case], evidence.unit(case)) for case in evidence.tagged(tag) if case in known]
     return _rate(passed, confidence) if passed else None
 
 
@@ -76,23 +73,16 @@ def paired_values(
     evidence: Evidence, arm: Arm, measure: Measure, *, tag: str | None = None
 ) -> list[tuple[str, float, float]]:
     """List case, candidate's value and ``arm``'s for the cases that have both, sorted by case."""
-    both = (
-        (case, evidence.value(Arm.CANDIDATE, case, measure), evidence.value(arm, case, measure))
-        for case in evidence.tagged(tag)
-    )
-    return [(case, ours, theirs) for case, ours, theirs in both if ours is not None and theirs is not None]
+    ours, theirs = evidence.by_case(Arm.CANDIDATE, measure), evidence.by_case(arm, measure)
+    return [(case, ours[case], theirs[case]) for case in evidence.tagged(tag) if case in ours and case in theirs]
 
 
 def changed_cases(evidence: Evidence, *, is_regression: bool) -> list[str]:
     """List the cases that the candidate lost to, or gained over, the champion; the base where there is none."""
     arm = Arm.CHAMPION if Arm.CHAMPION in evidence.arms else Arm.BASE
     wanted = (0.0, 1.0) if is_regression else (1.0, 0.0)
-    metric = Metric.PASS_RATE
-    return [
-        case
-        for case in evidence.cases
-        if (evidence.value(Arm.CANDIDATE, case, metric), evidence.value(arm, case, metric)) == wanted
-    ]
+    ours, theirs = (evidence.by_case(one, Metric.PASS_RATE) for one in (Arm.CANDIDATE, arm))
+    return [case for case in evidence.cases if (ours.get(case), theirs.get(case)) == wanted]
 
 
 def _rate(passed: Sequence[tuple[float, Hashable]], confidence: float) -> Interval:

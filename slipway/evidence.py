@@ -71,7 +71,16 @@ class Evidence:
 
         None where it has no such value.
         """
-        return self._values_of(arm, measure).get(case)
+        return self.by_case(arm, measure).get(case)
+
+    def by_case(self, arm: Arm, measure: Measure) -> Mapping[str, float]:
+        """Give the values of all cases on which ``arm`` has one; collected once, as every rule asks for them anew."""
+        known = self._known.get((arm, measure))
+        if known is None:
+            read, lines = _reader(measure), self.arms.get(arm, {})
+            known = {case: value for case in self.sound.get(arm, ()) if (value := read(lines[case])) is not None}
+            self._known[arm, measure] = known
+        return known
 
     def reading(self, arm: Arm, case: str, measure: Measure) -> float | Gap:
         """Give the value, or why there is none."""
@@ -82,7 +91,7 @@ class Evidence:
 
     def values(self, arm: Arm, cases: Iterable[str], measure: Measure) -> list[float]:
         """Give the values of the cases that have one, in the order of ``cases``."""
-        known = self._values_of(arm, measure)
+        known = self.by_case(arm, measure)
         return [known[case] for case in cases if case in known]
 
     def missing(self, arm: Arm) -> tuple[str, ...]:
@@ -139,15 +148,6 @@ class Evidence:
     @cached_property
     def _known(self) -> dict[tuple[Arm, Measure], dict[str, float]]:
         return {}
-
-    def _values_of(self, arm: Arm, measure: Measure) -> dict[str, float]:
-        """Collect them once: every rule asks for each case several times."""
-        known = self._known.get((arm, measure))
-        if known is None:
-            read, lines = _reader(measure), self.arms.get(arm, {})
-            known = {case: value for case in self.sound.get(arm, ()) if (value := read(lines[case])) is not None}
-            self._known[arm, measure] = known
-        return known
 
     def _is_pending(self, arm: Arm, case: str) -> bool:
         result = self.arms.get(arm, {}).get(case)

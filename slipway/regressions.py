@@ -108,11 +108,12 @@ _Pairs = list[tuple[float, float, Hashable]]
 
 
 def _pairs(evidence: Evidence, arm: Arm, measure: Measure, tag: str | None) -> _Pairs:
-    both = (
-        (evidence.value(Arm.CANDIDATE, case, measure), evidence.value(arm, case, measure), evidence.unit(case))
+    ours, theirs = evidence.by_case(Arm.CANDIDATE, measure), evidence.by_case(arm, measure)
+    return [
+        (ours[case], theirs[case], evidence.unit(case))
         for case in evidence.tagged(tag)
-    )
-    return [(ours, theirs, unit) for ours, theirs, unit in both if ours is not None and theirs is not None]
+        if case in ours and case in theirs
+    ]
 
 
 def _groups(pairs: _Pairs) -> list[Hashable] | None:
