@@ -18,7 +18,7 @@ from slipway.gate import decide
 from slipway.gate_file import load_gate
 from slipway.home import resolve_home
 from slipway.redaction import Redactor, scrub_text, secrets_from_environment
-from slipway.report import ReportData, masked, render_html, render_summary
+from slipway.report import Figures, ReportData, masked, render_html, render_summary
 from slipway.report.recorded import data_of_results
 from slipway.results_io import read_results
 from slipway.services.step_summary import append_step_summary
@@ -60,8 +60,9 @@ def report(
     known = _read(path, suite, gate, attempt, out)
     redactor = Redactor(load_target(find_config(ConfigKind.TARGET, target)).redact if target else ())
     data = masked(known, secrets=partial(scrub_text, secrets=secrets_from_environment(os.environ)), private=redactor)
-    write_text(out, render_html(data))
-    append_step_summary(render_summary(data, report=out.absolute().as_uri()))
+    figures = Figures.of(data)
+    write_text(out, render_html(data, figures=figures))
+    append_step_summary(render_summary(data, report=out.absolute().as_uri(), figures=figures))
     return _tell(out.absolute(), as_json=as_json)
 
 
