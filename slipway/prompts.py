@@ -18,6 +18,7 @@ from slipway.errors import ConfigFileError
 from slipway.suite_file import GenerationEntry, PromptEntry
 from slipway.suite_paths import PREFIX, SuiteFiles, is_program
 from slipway.templates import json_text, render, render_value
+from slipway.validation_errors import sentence
 from slipway.yaml_files import KeyPath, YamlDocument, is_too_deep, parse_yaml, validate
 
 __all__ = ["Message", "Prompt", "PromptTemplate", "read_prompts"]
@@ -189,7 +190,7 @@ class _Reader:
         try:
             messages = _conversation(value) or ()
         except ValueError as error:
-            raise self._document.error(f"{error}.", key=at, fix="Write `role: user` and `content: text`.") from None
+            raise self._document.error(sentence(error), key=at, fix="Write `role: user` and `content: text`.") from None
         label = (entry.label,) if entry.label is not None else (text, file)
         return PromptTemplate(
             text=text,

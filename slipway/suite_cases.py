@@ -12,11 +12,11 @@ from slipway.checks import Check
 from slipway.suite_checks import CheckFiller
 from slipway.suite_file import GenerationEntry, OptionsEntry
 from slipway.suite_tests import Choices, Test
-from slipway.templates import fill_variables
-from slipway.validation_errors import nearest
+from slipway.templates import VariableError, fill_variables
+from slipway.validation_errors import nearest, sentence
 
 if TYPE_CHECKING:
-    from slipway.prompts import PromptTemplate
+    from slipway.prompts import Prompt, PromptTemplate
     from slipway.suite_paths import SuiteFiles
 
 __all__ = ["CaseBuilder"]
@@ -55,9 +55,9 @@ class CaseBuilder:
         for combination, template in expanded:
             try:
                 variables = fill_variables(combination)
-                prompt = template.fill(variables, prefix=options.prefix, suffix=options.suffix)
-            except ValueError as error:
-                raise test.place.error(f"{error}.", "Correct the template.") from None
+            except VariableError as error:
+                raise test.vars_at[error.name].error(sentence(error), error.fix) from None
+            prompt = self._prompt(template, variables, test)
             self._tests.append(test)
             self._cases.append(
                 Case(
@@ -114,6 +114,17 @@ class CaseBuilder:
         if not asked:
             raise test.place.error("this test asks none of the prompts.", "Remove `prompts: []`, or the test.")
         return asked
+
+    def _prompt(self, template: PromptTemplate, variables: Mapping[str, object], test: Test) -> Prompt:
+        options = test.options
+        try:
+            return template.fill(variables, prefix=options.prefix, suffix=options.suffix)
+        except ValueError as error:
+            if options.prefix or options.suffix or not template.at:
+                raise test.place.error(sentence(error), "Correct the template.") from None
+            where = self._files.where(test.place.document, test.place.at)
+            message = sentence(f"{error}; the test at {where} asks it")
+            raise template.document.error(message, key=template.at, fix="Correct the template.") from None
 
     def _checks(self, test: Test, variables: Mapping[str, object], where: str) -> tuple[Check, ...]:
         made = [

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from slipway.checks import Check, UnknownTypeError, prepare
+from slipway.checks import Check, UnknownTypeError, example, prepare
 from slipway.javascript import Script
 from slipway.judge_settings import JudgeSettings
 from slipway.results import ASSERT_SET
 from slipway.suite_file import AssertionEntry
 from slipway.suite_paths import PREFIX, STRUCTURED, SuiteFiles, UnsupportedProgramError, is_program
 from slipway.suite_sources import Place
-from slipway.templates import json_text, render, render_value
+from slipway.templates import TemplateError, json_text, render, render_value, unset_names
+from slipway.validation_errors import sentence
 from slipway.yaml_files import validate
 
 __all__ = ["CheckFiller", "CheckTemplate", "read_check", "read_rubric", "read_script"]
@@ -82,9 +83,9 @@ class CheckFiller:
         try:
             check = prepare(_filled(template, variables, rubric, factuality, unsupported), judge=self._judge)
         except UnknownTypeError as error:
-            raise template.place.error(f"{error}.", error.fix) from None
+            raise template.place.error(sentence(error), error.fix) from None
         except ValueError as error:
-            raise template.place.error(f"{error}.") from None
+            raise _refusal(template, variables, error) from None
         if not factuality and not _has_templates(template):
             self._made[key] = check
         return check
@@ -196,6 +197,24 @@ def _filled(
         unsupported=check.unsupported or ("" if is_set else unsupported),
         checks=tuple(_filled(inner, variables, rubric, factuality, unsupported) for inner in template.inner),
     )
+
+
+def _refusal(template: CheckTemplate, variables: Mapping[str, object], error: ValueError) -> Exception:
+    """Say what is wrong with an assertion: where its value names a variable that is not set, that."""
+    place = template.place
+    value = place.below("value")
+    if _has_braces(template.check.value) and value.at in place.document.lines:
+        place = value
+    if isinstance(error, TemplateError):
+        return place.error(sentence(error), "Correct the template.")
+    if unset := unset_names(template.check.value, variables):
+        names = ", ".join(map(repr, unset))
+        return place.error(
+            sentence(f"{error}; {names} {'is' if len(unset) == 1 else 'are'} not set"),
+            f"Write `vars: {{{unset[0]}: ...}}` in the test, or correct the name.",
+        )
+    shown = example(template.check.type)
+    return place.error(sentence(error), f"Write it like `{shown}`." if shown else "")
 
 
 def _rendered(value: object, variables: Mapping[str, object]) -> object:

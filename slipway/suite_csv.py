@@ -65,7 +65,12 @@ def read_csv(path: Path, text: str) -> YamlDocument:
                 tests.append(_test(dict(zip(header, row, strict=True)), path, start))
             start = reader.line_num + 1
     except csv.Error as error:
-        raise ConfigFileError(f"is not valid CSV: {error}.", file=path, line=reader.line_num) from None
+        raise ConfigFileError(
+            f"is not valid CSV: {error}.",
+            file=path,
+            line=reader.line_num,
+            fix="Close each quote, and write a quote inside a cell twice.",
+        ) from None
     return YamlDocument(path=path, value=tests, lines=lines)
 
 

@@ -22,6 +22,7 @@ from slipway.suite_file import (
 )
 from slipway.suite_paths import PREFIX, SuiteFiles, UnsupportedProgramError
 from slipway.suite_sources import Place, SourceFinder
+from slipway.validation_errors import sentence
 from slipway.yaml_files import validate
 
 __all__ = ["Choices", "Test", "TestReader"]
@@ -43,6 +44,7 @@ class Test:
         name: Its id or description; None where it has neither.
         is_id: Whether ``name`` is its id, which no other test may have.
         vars: Values, lists that make several cases, and ``Choices``.
+        vars_at: Where each of them is written.
         checks: In order.
         options: Merged key by key.
         rubric: What judged checks ask; empty where the test does not say.
@@ -61,6 +63,7 @@ class Test:
     name: str | None = None
     is_id: bool = False
     vars: Mapping[str, object] = field(default_factory=dict)
+    vars_at: Mapping[str, Place] = field(default_factory=dict)
     checks: tuple[CheckTemplate, ...] = ()
     options: OptionsEntry = field(default_factory=OptionsEntry)
     rubric: str = ""
@@ -81,6 +84,7 @@ class Test:
         return replace(
             self,
             vars={**default.vars, **self.vars},
+            vars_at={**default.vars_at, **self.vars_at},
             checks=self.checks if self.options.disable_default_asserts else (*default.checks, *self.checks),
             options=default.options.model_copy(update=own),
             rubric=self.rubric or default.rubric,
@@ -156,11 +160,13 @@ class TestReader:
         )
         self._note_quirks(checks)
         transform, rubric, unsupported = self._programs(entry, place)
+        variables = self._variables(entry.vars, place.below("vars"))
         return Test(
             place=place,
             name=entry.id or entry.description,
             is_id=entry.id is not None,
-            vars=self._variables(entry.vars, place.below("vars")),
+            vars={name: value for name, (value, _) in variables.items()},
+            vars_at={name: written for name, (_, written) in variables.items()},
             checks=checks,
             options=options,
             rubric=rubric,
@@ -183,12 +189,17 @@ class TestReader:
         else:
             yield place
 
-    def _variables(self, written: dict[str, object] | list[str] | str | None, place: Place) -> dict[str, object]:
+    def _variables(
+        self, written: dict[str, object] | list[str] | str | None, place: Place
+    ) -> dict[str, tuple[object, Place]]:
+        """Read the variables, each with the place where it is written."""
         if written is None:
             return {}
         if isinstance(written, dict):
-            return {name: self._variable(value, place.below(name)) for name, value in written.items()}
-        variables: dict[str, object] = {}
+            return {
+                name: (self._variable(value, place.below(name)), place.below(name)) for name, value in written.items()
+            }
+        variables: dict[str, tuple[object, Place]] = {}
         for reference in [written] if isinstance(written, str) else written:
             paths = self._files.find(reference, place.document)
             if not paths:
@@ -226,7 +237,7 @@ class TestReader:
         try:
             needs = check_script(script)
         except ValueError as error:
-            raise place.below("options", "transform").error(f"{error}.", "Correct the transform.") from None
+            raise place.below("options", "transform").error(sentence(error), "Correct the transform.") from None
         return transform, rubric, f"the transform of its test needs {needs}, which is not here" if needs else ""
 
     def _note_ignored(self, entry: TestEntry) -> None:

@@ -3,6 +3,10 @@
 Values look as they do in JavaScript: ``true``, ``1`` for 1.0, lists with commas; objects become JSON. An undefined
 variable is empty. Nothing random, and nothing from outside the suite: environment variables and the answers to other
 cases are refused by name.
+
+Jinja2's sandbox keeps a template from everything but time and memory. So only a template that costs at most its length
+times that of what it is filled with is rendered here; every other one, with a call, arithmetic, or loops in each other,
+is rendered by ``template_process``, in a process with limits.
 """
 
 from __future__ import annotations
@@ -10,75 +14,153 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from jinja2.nodes import Node
     from jinja2.sandbox import SandboxedEnvironment
 
-__all__ = ["fill_variables", "json_text", "render", "render_value"]
+__all__ = [
+    "TemplateError",
+    "VariableError",
+    "fill_variables",
+    "json_text",
+    "render",
+    "render_here",
+    "render_value",
+    "unset_names",
+]
 
 MAX_RENDERED_CHARACTERS = 16 * 2**20
-"""Of one template. Variables that repeat each other would double with every step."""
+"""Of one template, and of all variables of one case. Variables that repeat each other would double with every step."""
+MAX_REASON_CHARACTERS = 200
 
+_BOUNDED_NODES = frozenset(
+    """
+    And Compare CondExpr Const Filter Getattr Getitem If Keyword Name Not Operand Or Output Template TemplateData Test
+    """.split()  # noqa: SIM905  # a dozen quoted words are harder to read
+)
+"""Jinja2's nodes that do a bounded number of steps, each in proportion to one variable or to the template."""
+_BOUNDED_FILTERS = frozenset(
+    """
+    abs capitalize count d default first float int last length load lower title trim upper
+    """.split()  # noqa: SIM905
+)
+_GROWING_FILTERS = frozenset({"dump", "e", "escape", "nl2br", "tojson"})
+"""Make a text up to seven times as long: bounded where none is applied to what another one made."""
+_BOUNDED_IN_LOOPS = frozenset(
+    {"And", "Const", "Getattr", "Getitem", "If", "Name", "Not", "Or", "Output", "TemplateData"}
+)
+"""Those whose steps do not grow with a variable, or are in proportion to what they print."""
+MAX_COST_HERE = 2**27
+"""Length of a template times that of its variables, in characters and items; a second or so at worst."""
+_CONSTANT = "0"
+"""No name in a template."""
 _PLAIN_NAME = re.compile(r"\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
+
+
+class TemplateError(ValueError):
+    """A template that cannot be filled in."""
+
+
+class VariableError(TemplateError):
+    """A variable that cannot be filled in.
+
+    Attributes:
+        name: Its name.
+        fix: What to write.
+    """
+
+    def __init__(self, message: str, *, name: str, fix: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.fix = fix
 
 
 def render(text: str, variables: Mapping[str, object]) -> str:
     """Fill in one template.
 
     Raises:
-        ValueError: The template is malformed, does what the sandbox forbids, or fails on these variables.
+        TemplateError: The template is malformed, does what the sandbox forbids, fails on these variables, or needs more
+            time, memory or characters than there are.
     """
     if "{" not in text:
         return text
     parts = _plain_parts(text)
     if parts is not None and all(name in variables for name in parts[1::2]):
-        values = [str(_javascript_text(variables[name])) for name in parts[1::2]]
-        return _within_limit("".join(itertools.chain(*zip(parts[::2], [*values, ""], strict=True))), text)
-    from jinja2 import TemplateError  # noqa: PLC0415  # commands that read no suite need not pay for it
+        values = (str(_javascript_text(variables[name])) for name in parts[1::2])
+        return _joined(itertools.chain(*zip(parts[::2], itertools.chain(values, ("",)), strict=True)), text)
+    names = _names(text)
+    named = {name: value for name, value in variables.items() if name in names}
+    if _is_bounded(text) and len(text) * _size(named) <= MAX_COST_HERE:
+        return render_here(text, named)
+    from slipway.template_process import LimitError, RefusedError, render_apart  # noqa: PLC0415  # few suites need it
 
     try:
-        rendered = _template(text).render(variables)
-    except TemplateError as error:
-        raise ValueError(f"the template {_shown(text)!r} is not valid: {error.message}") from None
+        return render_apart(text, named)
+    except RefusedError as error:
+        raise TemplateError(str(error)) from None
+    except LimitError as error:
+        raise TemplateError(f"the template {_shown(text)!r} cannot be rendered: {error}") from None
+
+
+def render_here(text: str, variables: Mapping[str, object]) -> str:
+    """Fill in one template in this process, whatever it costs.
+
+    Raises:
+        TemplateError: As ``render``, short of limits on time and memory.
+    """
+    from jinja2 import TemplateError as JinjaError  # noqa: PLC0415  # commands that read no suite need not pay for it
+
+    try:
+        return _joined(_template(text).generate(variables), text)
+    except _TooLongError:
+        raise
+    except JinjaError as error:
+        raise TemplateError(f"the template {_shown(text)!r} is not valid: {_reason(error)}") from None
     except Exception as error:  # whatever an expression can raise: a division by zero, a wrong type
-        raise ValueError(f"the template {_shown(text)!r} cannot be rendered: {error}") from error
-    return _within_limit(rendered, text)
+        raise TemplateError(f"the template {_shown(text)!r} cannot be rendered: {_reason(error)}") from error
 
 
 def render_value(value: object, variables: Mapping[str, object]) -> object:
     """Fill in every text inside a value; keys of objects stay as they are.
 
     Raises:
-        ValueError: As ``render``.
+        TemplateError: As ``render``.
     """
-    if isinstance(value, str):
-        return render(value, variables)
-    if isinstance(value, list):
-        return [render_value(item, variables) for item in value]
-    if isinstance(value, dict):
-        return {key: render_value(item, variables) for key, item in value.items()}
-    return value
+    return _fill(value, variables, _Allowance())
 
 
 def fill_variables(variables: Mapping[str, object]) -> dict[str, object]:
-    """Fill in the variables themselves, each once and after those that it names; a circle is left as it stands.
+    """Fill in the variables themselves, each once and after those that it names.
 
     The line break that ends a text is dropped, as promptfoo does: YAML's ``|`` adds one that nobody means.
 
     Raises:
-        ValueError: As ``render``.
+        VariableError: As ``render``, and variables that name each other in a circle.
     """
     filled = {name: value.removesuffix("\n") if isinstance(value, str) else value for name, value in variables.items()}
     waiting = {name: names for name, value in filled.items() if (names := _names_in(value)) is not None}
+    allowance = _Allowance()
     while waiting:
-        ready = next((name for name, names in waiting.items() if names.isdisjoint(waiting)), next(iter(waiting)))
+        ready = next((name for name, names in waiting.items() if names.isdisjoint(waiting)), None)
+        if ready is None:
+            raise _circle(waiting)
         del waiting[ready]
-        filled[ready] = render_value(filled[ready], filled)
+        try:
+            filled[ready] = _fill(filled[ready], filled, allowance)
+        except ValueError as error:
+            raise VariableError(str(error), name=ready, fix="Correct the template.") from None
     return filled
+
+
+def unset_names(value: object, variables: Mapping[str, object]) -> tuple[str, ...]:
+    """List the variables that the templates inside a value name and that are not set, in alphabetical order."""
+    names = (_names_in(value) or frozenset()) - variables.keys()
+    return tuple(sorted(names - _environment().globals.keys() if names else names))
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
@@ -102,10 +184,69 @@ def _is_word(name: str) -> bool:
     return name in {"true", "false", "none", "True", "False", "None", "not"}
 
 
-def _within_limit(rendered: str, template: str) -> str:
-    if len(rendered) > MAX_RENDERED_CHARACTERS:
-        raise ValueError(f"the template {_shown(template)!r} makes more than {MAX_RENDERED_CHARACTERS} characters")
-    return rendered
+class _TooLongError(TemplateError):
+    """A template makes too many characters."""
+
+
+def _joined(pieces: Iterable[str], template: str) -> str:
+    """Put the pieces together as they are made, up to the limit."""
+    made, length = [], 0
+    for piece in pieces:
+        length += len(piece)
+        if length > MAX_RENDERED_CHARACTERS:
+            raise _TooLongError(
+                f"the template {_shown(template)!r} makes more than {MAX_RENDERED_CHARACTERS} characters"
+            )
+        made.append(piece)
+    return "".join(made)
+
+
+class _Allowance:
+    """How many characters the templates of one value, or of the variables of one case, may still make."""
+
+    def __init__(self) -> None:
+        self._left = MAX_RENDERED_CHARACTERS
+
+    def take(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise _TooLongError(f"together the texts have more than {MAX_RENDERED_CHARACTERS} characters")
+
+
+def _fill(value: object, variables: Mapping[str, object], allowance: _Allowance) -> object:
+    if isinstance(value, str):
+        text = render(value, variables)
+        if text is not value:
+            allowance.take(len(text))
+        return text
+    if isinstance(value, list):
+        return [_fill(item, variables, allowance) for item in value]
+    if isinstance(value, dict):
+        return {key: _fill(item, variables, allowance) for key, item in value.items()}
+    return value
+
+
+def _circle(waiting: Mapping[str, frozenset[str]]) -> VariableError:
+    """Say which variables name each other, given some that all wait for one of them."""
+    path = [next(iter(waiting))]
+    while (following := min(waiting[path[-1]] & waiting.keys())) not in path:
+        path.append(following)
+    circle = path[path.index(following) :]
+    return VariableError(
+        f"the variable {circle[0]!r} names itself" + "".join(f", through {name!r}" for name in circle[1:]),
+        name=circle[0],
+        fix="Break the circle; around braces that are no template write {% raw %}...{% endraw %}.",
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Give what an error says as a clause; some say nothing, or quote a variable at length."""
+    if isinstance(error, MemoryError):
+        return "it needs too much memory"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    said = str(getattr(error, "message", None) or error or type(error).__name__).strip().rstrip(".")
+    return said if len(said) <= MAX_REASON_CHARACTERS else said[:MAX_REASON_CHARACTERS] + "..."
 
 
 def _names_in(value: object) -> frozenset[str] | None:
@@ -124,13 +265,65 @@ def _names(text: str) -> frozenset[str]:
     parts = _plain_parts(text)
     if parts is not None:
         return frozenset(parts[1::2])
-    from jinja2 import TemplateError  # noqa: PLC0415  # as above
+    from jinja2 import TemplateError as JinjaError  # noqa: PLC0415  # as above
     from jinja2.meta import find_undeclared_variables  # noqa: PLC0415  # as above
+    from jinja2.nodes import Const, Name  # noqa: PLC0415  # as above
+    from jinja2.visitor import NodeTransformer  # noqa: PLC0415  # as above
+
+    class WithoutConstants(NodeTransformer):
+        """Looking for names compiles, and would compute ``9**99999999`` were it not for this."""
+
+        def visit_Const(self, _: Const) -> Node:  # noqa: N802  # how Jinja2 finds it
+            return Name(_CONSTANT, "load")
 
     try:
-        return frozenset(find_undeclared_variables(_environment().parse(text)))
-    except TemplateError:
+        tree = WithoutConstants().visit(_environment().parse(text))
+        return frozenset(find_undeclared_variables(tree)) - {_CONSTANT}
+    except (JinjaError, RecursionError):
         return frozenset()  # rendering it says what is wrong
+
+
+@lru_cache(maxsize=4096)
+def _is_bounded(text: str) -> bool:
+    """Whether rendering costs no more than its length times that of what it is filled with.
+
+    It must not even be compiled before this is known: Jinja2 computes what is constant then.
+    """
+    from jinja2 import TemplateError as JinjaError  # noqa: PLC0415  # as above
+
+    try:
+        return _is_bounded_node(_environment().parse(text), may_grow=True)
+    except JinjaError:
+        return True  # compiling it says what is wrong, and does no more
+    except RecursionError:
+        return False
+
+
+def _is_bounded_node(node: Node, *, may_grow: bool) -> bool:
+    kind = type(node).__name__
+    if kind == "For":
+        return not getattr(node, "recursive", False) and all(map(_is_bounded_in_loop, node.iter_child_nodes()))
+    if kind == "Filter":
+        name = getattr(node, "name", "")
+        if name in _GROWING_FILTERS and may_grow:
+            may_grow = False
+        elif name not in _BOUNDED_FILTERS:
+            return False
+    return kind in _BOUNDED_NODES and all(
+        _is_bounded_node(child, may_grow=may_grow) for child in node.iter_child_nodes()
+    )
+
+
+def _is_bounded_in_loop(node: Node) -> bool:
+    return type(node).__name__ in _BOUNDED_IN_LOOPS and all(map(_is_bounded_in_loop, node.iter_child_nodes()))
+
+
+def _size(value: object) -> int:
+    """Count characters and items."""
+    if isinstance(value, str):
+        return len(value)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_size, items))
 
 
 class _Refused:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-__all__ = ["Problem", "describe", "explain", "nearest"]
+__all__ = ["Problem", "describe", "documented_names", "explain", "nearest", "sentence"]
 
 MAX_SHOWN_CHARACTERS = 60
 
@@ -69,6 +69,15 @@ def describe(value: object) -> str:
     return "a list" if isinstance(value, list | tuple) else "keys and values"
 
 
+def documented_names(model: type[BaseModel]) -> list[str]:
+    """List the keys of a model that say what they are for, as a file spells them; all where none does.
+
+    The others are known only so that they can be ignored or refused by name.
+    """
+    named = [field.alias or name for name, field in model.model_fields.items() if field.description]
+    return named or _written_names(model)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Suggest the known name most like ``name``, or list them all: a sentence for ``fix``."""
     known = list(known)
@@ -91,7 +100,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel], exists: Callable[[tu
             key=key, message="this key is required and missing.", fix=f"Add `{key[-1]}: ...`.", is_missing=True
         )
     if kind == "value_error":
-        return Problem(key=key, message=_sentence(str(context["error"])), fix="")
+        return Problem(key=key, message=sentence(str(context["error"])), fix="")
     expected = details["msg"].removeprefix("Input should be ")
     if any(word in str(element).lower() for element in key for word in _SECRET_WORDS):
         return Problem(key=key, message=f"expected {expected}.", fix="")
@@ -103,7 +112,9 @@ def _problem(details: ErrorDetails, model: type[BaseModel], exists: Callable[[tu
     return Problem(key=key, message=f"expected {expected}, found {describe(found)}.", fix=suggestion)
 
 
-def _sentence(text: str) -> str:
+def sentence(clause: object) -> str:
+    """End a clause with a full stop, where it ends with no mark of its own."""
+    text = str(clause)
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
@@ -116,7 +127,12 @@ def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list
         models = below or models  # an index or a union's tag leads to no field
     tags = {kind.__name__: kind for kind in models}
     chosen = [tags[str(element)] for element in location if str(element) in tags] or models
-    return list(dict.fromkeys(field.alias or name for kind in chosen for name, field in kind.model_fields.items()))
+    return list(dict.fromkeys(name for kind in chosen for name in _written_names(kind)))
+
+
+def _written_names(model: type[BaseModel]) -> list[str]:
+    """List the keys of a model as a file spells them."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _models_in(annotation: object) -> list[type[BaseModel]]:

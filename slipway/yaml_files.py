@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from slipway.errors import ConfigFileError
-from slipway.validation_errors import Problem, describe, explain
+from slipway.validation_errors import Problem, describe, documented_names, explain
 
 __all__ = [
     "KeyPath",
@@ -158,7 +158,7 @@ def validate(document: YamlDocument, model: type[ModelT], *, at: KeyPath = ()) -
         raise document.error(
             f"expected keys and values, found {describe(value)}.",
             key=at,
-            fix=f"Write some of the keys {', '.join(model.model_fields)}.",
+            fix=f"Write some of the keys {', '.join(documented_names(model))}.",
         )
     try:
         # As JSON, because strict validation of Python objects would refuse text for an enum and a list for a tuple.

@@ -20,6 +20,7 @@ from slipway.checks import (  # noqa: F401  # they register their types
     text,
     tools,
 )
+from slipway.checks.examples import example
 from slipway.checks.registry import (
     Check,
     Graded,
@@ -49,6 +50,7 @@ __all__ = [
     "UnknownTypeError",
     "assess",
     "assess_judged",
+    "example",
     "grade",
     "grade_judged",
     "is_judged",

@@ -76,7 +76,10 @@ def _runnable(check: Check) -> Check:
         raise ValueError(f"{check.type} needs JavaScript as its value; found {describe(check.value)}")
     if check.threshold is not None and not math.isfinite(check.threshold):
         raise ValueError(f"the threshold of {check.type} must be a number")
-    return replace(check, unsupported=unmet_need(check.value))
+    try:
+        return replace(check, unsupported=unmet_need(check.value))
+    except ValueError as error:
+        raise ValueError(f"{error}, in {shown(_as_script(check.value).source.strip())!r}") from None
 
 
 @kind("javascript", prepare=_runnable, has_threshold=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.checks import Check, Subject, UnknownTypeError, grade, prepare
+from slipway.checks import Check, Subject, UnknownTypeError, example, grade, prepare, supported_types
+from slipway.judge_settings import JudgeSettings
+from slipway.yaml_files import parse_yaml
 
 
 def check(kind, value=None, **keys):
@@ -187,3 +190,13 @@ def test_score_is_in_range_and_passing_agrees_with_it(parts, threshold):
     assert 0 <= result.score <= 1
     expected = all(text == "x" for text, weight in parts if weight) if threshold is None else result.score >= threshold
     assert result.passed is expected
+
+
+@pytest.mark.parametrize("kind", supported_types())
+def test_examples_shown_for_a_refused_check_are_right(kind):
+    """Whoever writes what the message says to write must not be refused again."""
+    written = parse_yaml(example(kind), path=Path("example.yaml")).value
+    assert written.pop("type") == kind
+    inner = tuple(Check(**entry) for entry in written.pop("assert", ()))
+    settings = JudgeSettings(model="m", embeddings_model="e")
+    assert not prepare(Check(type=kind, checks=inner, **written), judge=settings).unsupported

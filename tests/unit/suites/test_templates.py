@@ -1,8 +1,12 @@
 """Templates of suites look as promptfoo's do, and let nothing in from outside."""
 
+import time
+from pathlib import Path
+
 import pytest
 
-from slipway.templates import fill_variables, json_text, render, render_value
+from slipway import template_process
+from slipway.templates import TemplateError, VariableError, fill_variables, json_text, render, render_value
 
 
 @pytest.mark.parametrize(
@@ -68,9 +72,83 @@ def test_variables_are_filled_in_after_those_that_they_name():
     assert fill_variables(variables) == {"a": "<X>", "b": "X", "c": "x", "d": ["<X>", {"k": "x"}], "n": 5}
 
 
-def test_variables_in_a_circle_do_not_hang():
-    assert fill_variables({"a": "{{b}}", "b": "{{a}}1"}) == {"a": "{{a}}1", "b": "{{a}}11"}
-    assert fill_variables({"a": "{{a}}"}) == {"a": "{{a}}"}
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"a": "{{a}}"}, "the variable 'a' names itself$"),
+        ({"x": "{{b}}", "b": "{{c}}", "c": ["{{ b | upper }}"], "n": "y"}, "'b' names itself, through 'c'$"),
+    ],
+)
+def test_variables_in_a_circle_are_refused(variables, says):
+    """Left as they stand, the adapter would be asked braces."""
+    with pytest.raises(VariableError, match=says) as caught:
+        fill_variables(variables)
+    assert caught.value.name in variables
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ 9**99999999 }}", "more than 1 s of processor time"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x", "processor time"),
+        ("{{ 'a' * 99999999999 }}", "too much memory"),
+        ("{% set n = namespace(x='a') %}{% for i in range(90) %}{% set n.x = n.x ~ n.x %}{% endfor %}", "memory|time"),
+        ("{% macro f(n) %}{{ f(n - 1) or f(n - 1) if n }}{% endmacro %}{{ f(60) }}", "processor time"),
+        ("{% for i in range(99999) %}{{ 'x' * 9999 }}{% endfor %}", "characters"),
+        ("{{ [] | sum(start='a' | center(9**9)) }}", "memory|time"),
+        ("{{" + "(" * 3000 + "1" + ")" * 3000 + "}}", "nested too deeply"),
+    ],
+)
+def test_template_that_would_not_end_is_refused(template, says):
+    """The loader would hang, and nobody would be told where."""
+    started = time.process_time()
+    with pytest.raises(TemplateError, match=says):
+        fill_variables({"a": template})
+    assert time.process_time() - started < 1.5
+    assert render("{% for i in range(3) %}{{ i }}{{ a }}{% endfor %}", {"a": "b", "c": "d"}) == "0b1b2b"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{a | upper}} {% if a %}{{ b.c[0] | dump }}{% else %}{{ b | default('x') }}{% endif %}",
+        "{% for x in b.c %}- {{ x.name }}{% if not loop.last %}, {% endif %}{% endfor %}",
+    ],
+)
+def test_usual_templates_need_no_process(template, monkeypatch):
+    """A process for each suite would cost every run a tenth of a second."""
+    monkeypatch.setattr(template_process, "render_apart", None)
+    assert render(template, {"a": "x", "b": {"c": [{"name": "y"}]}})
+
+
+def test_large_variables_are_not_walked_again_and_again_here(monkeypatch):
+    monkeypatch.setattr(template_process, "render_apart", lambda _, variables: ",".join(variables))
+    template = "{% for x in a %}{% if q %}{% endif %}{% endfor %}" + " " * 1000
+    assert render(template, {"a": "x" * 2**20, "b": "y"}) == "a"
+
+
+def test_process_of_templates_ends_with_its_pipe():
+    """It must not outlive what started it."""
+    renderer = template_process._Renderer()
+    assert renderer.ask(["{{ 1 + 1 }}", {}]) == {"text": "2"}
+    assert renderer.close() == 0
+
+
+def test_process_of_templates_has_no_environment(monkeypatch):
+    monkeypatch.setenv("TOKEN", "hunter2")
+    renderer = template_process._Renderer()
+    renderer.ask(["x", {}])
+    environment = Path(f"/proc/{renderer._process.pid}/environ")
+    assert not environment.exists() or b"hunter2" not in environment.read_bytes()
+    renderer.close()
+
+
+def test_texts_of_one_value_have_one_limit():
+    """A short file could otherwise ask for gigabytes."""
+    big = {"a": "x" * 2**20, "b": ["{{a}}"] * 17}
+    with pytest.raises(VariableError, match="together") as caught:
+        fill_variables(big)
+    assert caught.value.name == "b"
 
 
 def test_raw_braces_in_a_variable_stay():
