@@ -32,7 +32,7 @@ from slipway import early_stop, gate_comparisons, paired_rates
 from slipway.early_stop import EarlyStop
 from slipway.gate import Decision, Gate, Verdict, decide
 from slipway.gate_file import EarlyStop as EarlyStopRule
-from slipway.results import Arm, CaseResult
+from slipway.results import Arm, CaseResult, CheckResult
 from slipway.statistics import clopper_pearson
 from slipway.suite import Case
 
@@ -280,7 +280,13 @@ def answers(cell: Cell, index: int) -> dict[int, tuple[CaseResult, CaseResult]]:
 
     def line(arm: Arm, *, is_passed: bool) -> CaseResult:
         return CaseResult(
-            case=case.id, arm=arm, group=case.group, output=f"{arm} {index}", passed=is_passed, score=float(is_passed)
+            case=case.id,
+            arm=arm,
+            group=case.group,
+            output=f"{arm} {index}",
+            passed=is_passed,
+            score=float(is_passed),
+            checks=(CheckResult(type="equals", passed=is_passed, score=float(is_passed)),),
         )
 
     return {

@@ -20,10 +20,13 @@ from slipway.javascript import Script
 from slipway.judge_settings import JudgeSettings
 from slipway.prompts import Prompt
 from slipway.results import ASSERT_SET
+from slipway.suite_shape import CaseShape, SuiteShape
 
 __all__ = ["Case", "GenerationSettings", "Suite", "UnsupportedAssertion", "named_uniquely", "suite_digest"]
 
 SAMPLE_PROMPTS = 3
+_NAMING_METRICS = "javascript"
+"""The type of check that can name its metrics when it runs."""
 
 
 class GenerationSettings(NamedTuple):
@@ -110,9 +113,9 @@ class Suite:
     judge: JudgeSettings | None = None
 
     @cached_property
-    def sizes(self) -> Mapping[str | None, int]:
-        """Number of cases by tag; of the whole suite under None."""
-        return {None: len(self.cases), **Counter(tag for case in self.cases for tag in case.tags)}
+    def shape(self) -> SuiteShape:
+        """How many cases there are for each rule that a gate may have."""
+        return SuiteShape(tuple(map(_shape, self.cases)), coverage=self.coverage)
 
     @cached_property
     def unsupported(self) -> tuple[UnsupportedAssertion, ...]:
@@ -195,6 +198,17 @@ def _plain(check: Check) -> list[object]:
 
 def _script(script: object) -> object:
     return [script.source, script.function] if isinstance(script, Script) else script
+
+
+def _shape(case: Case) -> CaseShape:
+    checks = [*case.checks, *(inner for check in case.checks for inner in check.checks)]
+    return CaseShape(
+        tags=frozenset(case.tags),
+        group=case.group,
+        metrics=frozenset(check.metric for check in checks if check.metric),
+        may_have_any_metric=any(check.base_type == _NAMING_METRICS for check in checks),
+        is_checked=bool(case.checks),
+    )
 
 
 def _leaves(checks: Iterable[Check]) -> Iterator[Check]:

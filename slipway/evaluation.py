@@ -213,7 +213,9 @@ class _Run:
             if found is None:
                 turns.append(_Turn(index, case, arm))
             elif found.is_graded:
-                self.table.put(index, found.result)
+                # The same bytes may have had another name on the server when they were asked.
+                name = {"adapter_id": self._contestants[arm].adapter_id}
+                self.table.put(index, found.result.model_copy(update=name))
             else:
                 item = self._answered(index, case, arm, answer_of(found.result), found.result)
                 if self._grading.is_judged(case):

@@ -17,6 +17,7 @@ from slipway.coverage import measure_coverage
 from slipway.errors import ConfigurationError
 from slipway.gate_file import NAMED, Measure, Metric, is_cost, is_latency
 from slipway.results import Arm, CaseResult
+from slipway.suite_shape import CaseShape, SuiteShape
 
 __all__ = ["Evidence", "Gap", "align", "instrument_fault", "is_out_of_range"]
 
@@ -119,6 +120,24 @@ class Evidence:
     def is_clustered(self) -> bool:
         """Whether some group holds more than one case, so that cases are not independent."""
         return any(count > 1 for count in Counter(self.groups.values()).values())
+
+    @cached_property
+    def shape(self) -> SuiteShape:
+        """What is known of the suite that these are results of."""
+        found: dict[str, list[CaseResult]] = {case: [] for case in self.cases}
+        for lines in self.arms.values():
+            for case, result in lines.items():
+                found[case].append(result)
+        shapes = tuple(
+            CaseShape(
+                tags=self.tags[case],
+                group=self.groups.get(case),
+                metrics=frozenset(name for result in results for name in result.metrics),
+                is_checked=any(result.checks or instrument_fault(result) for result in results),
+            )
+            for case, results in found.items()
+        )
+        return SuiteShape(shapes, coverage=min(self.coverage.values(), default=1.0))
 
     @cached_property
     def coverage(self) -> Mapping[Arm, float]:

@@ -108,13 +108,12 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
     """
     evidence = align(results)
     confidence = confidence_of(gate, attempt)
-    gate = gate.model_copy(update={"confidence": confidence})
+    usual, gate = gate, gate.model_copy(update={"confidence": confidence})
     obstacles = list_obstacles(evidence, gate)
-    notes = _notes(evidence, gate, attempt)
     if not evidence.arms.get(Arm.CANDIDATE):
         return Verdict(
             verdict=Decision.INCONCLUSIVE,
-            reasons=_reasons(obstacles),
+            reasons=(*_reasons(obstacles), *_of_attempts(usual, attempt)),
             rules=tuple(obstacles),
             attempt=attempt,
             confidence=confidence,
@@ -140,11 +139,13 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
         decisive = [rule for rule in decisive if rule.outcome is Outcome.FAIL]
     worse = regressions(evidence, gate)
     reasons = (
-        *_reasons(decisive),
+        *_reasons(decisive[:1]),
+        *_of_attempts(usual, attempt),  # among the first, since few are shown
+        *_reasons(decisive[1:]),
         *_of_stopping(evidence, decision, decided_by, not_asked),
         *_of_regressions(worse),
         *skipped,
-        *notes,
+        *_of_coverage(evidence, gate),
     )
     return Verdict(
         verdict=decision,
@@ -212,16 +213,20 @@ def _of_regressions(found: Sequence[Regression]) -> list[str]:
     return [f"Regressed beyond chance (Holm) against the {certain[0].against}: {', '.join(shown)}{more}."]
 
 
-def _notes(evidence: Evidence, gate: Gate, attempt: int) -> list[str]:
-    notes = []
-    if attempt > 1:
-        notes.append(
-            f"This is attempt {attempt} of this candidate on this suite, decided at "
-            f"{100 * gate.confidence:g} % confidence: repeats share one budget of error."
-        )
-    for arm, share in evidence.coverage.items():
-        if share < 1:
-            notes.append(f"Only {share:.1%} of the {arm}'s checks could be applied.")
+def _of_attempts(gate: Gate, attempt: int) -> list[str]:
+    if attempt == 1:
+        return []
+    now, usual = (100 * confidence_of(gate, number) for number in (attempt, 1))
+    confidence = f"decided at {now:g} % confidence and not {usual:g} %, since repeats share one budget of error"
+    return [f"This is attempt {attempt} of this candidate on this suite, {confidence}."]
+
+
+def _of_coverage(evidence: Evidence, gate: Gate) -> list[str]:
+    applied = [(arm, share) for arm, share in evidence.coverage.items() if share < 1]
+    notes = [f"Only {share:.1%} of the {arm}'s checks could be applied." for arm, share in applied]
+    unchecked, cases = evidence.shape.unchecked, len(evidence.cases)
+    if gate.is_about_quality and 0 < unchecked < cases:
+        notes.append(f"{unchecked} of {cases} cases have no check: they pass whatever is answered.")
     return notes
 
 

@@ -253,6 +253,12 @@ class Gate(_Strict):
     approval: Approval = Approval.NONE
     early_stop: EarlyStop = EarlyStop.CURTAILMENT
 
+    @property
+    def is_about_quality(self) -> bool:
+        """Whether some rule asks how good the answers are, and not only how fast or dear."""
+        against = self.against
+        return bool(against.champion or against.base) or any(is_share(rule.metric) for rule in self.require)
+
 
 def load_gate(path: Path | str) -> Gate:
     """Read a gate file.

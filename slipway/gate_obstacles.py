@@ -23,22 +23,16 @@ def list_obstacles(evidence: Evidence, gate: Gate) -> list[RuleOutcome]:
     obstacles = []
     if same := _is_champion(evidence):
         obstacles.append(undecided("candidate", same))
+    if gate.is_about_quality and not any(_is_checked(evidence, case) for case in evidence.sound[Arm.CANDIDATE]):
+        reason = "No answer of the candidate was checked: without a check everything passes."
+        obstacles.append(undecided("checks", reason))
     answered = len(evidence.sound[Arm.CANDIDATE])
     if answered < gate.min_cases:
         cases = "case" if answered == 1 else "cases"
         reason = f"The candidate answered {answered} {cases}; the gate asks for at least {gate.min_cases}."
         obstacles.append(undecided(f"min_cases {gate.min_cases}", reason, n=answered))
-    for arm, lines in evidence.arms.items():
-        sound = evidence.sound[arm]
-        broken = [case for case, result in lines.items() if case not in sound and is_out_of_range(result)]
-        if broken:
-            reason = (
-                f"The {arm}'s score, latency or cost for case {min(broken)!r} is not a number in range "
-                f"({len(broken)} such)."
-            )
-            obstacles.append(undecided("finite values", reason, n=len(broken)))
-        if reason := _too_much_missing(evidence, arm, gate):
-            obstacles.append(undecided(f"max_missing {gate.max_missing:g}", reason, n=len(evidence.missing(arm))))
+    for arm in evidence.arms:
+        obstacles += _of_arm(evidence, arm, gate)
     for arm, share in evidence.coverage.items():
         if share < gate.min_coverage:
             reason = (
@@ -46,6 +40,22 @@ def list_obstacles(evidence: Evidence, gate: Gate) -> list[RuleOutcome]:
                 f"{_unsupported(evidence, arm)}."
             )
             obstacles.append(undecided(f"min_coverage {gate.min_coverage:g}", reason))
+    return obstacles
+
+
+def _of_arm(evidence: Evidence, arm: Arm, gate: Gate) -> list[RuleOutcome]:
+    obstacles, lines, sound = [], evidence.arms[arm], evidence.sound[arm]
+    if reason := _is_several(evidence, arm):
+        obstacles.append(undecided(str(arm), reason))
+    broken = [case for case, result in lines.items() if case not in sound and is_out_of_range(result)]
+    if broken:
+        reason = (
+            f"The {arm}'s score, latency or cost for case {min(broken)!r} is not a number in range "
+            f"({len(broken)} such)."
+        )
+        obstacles.append(undecided("finite values", reason, n=len(broken)))
+    if reason := _too_much_missing(evidence, arm, gate):
+        obstacles.append(undecided(f"max_missing {gate.max_missing:g}", reason, n=len(evidence.missing(arm))))
     return obstacles
 
 
@@ -59,12 +69,25 @@ def _unsupported(evidence: Evidence, arm: Arm) -> str:
     return ", ".join(shown) + (f" and {len(counts) - len(shown)} more types" if len(counts) > len(shown) else "")
 
 
+def _is_checked(evidence: Evidence, case: str) -> bool:
+    return bool(evidence.arms[Arm.CANDIDATE][case].checks)
+
+
+def _adapters(evidence: Evidence, arm: Arm) -> set[str]:
+    return {result.adapter_id for result in evidence.arms.get(arm, {}).values() if result.adapter_id}
+
+
+def _is_several(evidence: Evidence, arm: Arm) -> str:
+    ids = _adapters(evidence, arm)
+    if len(ids) < 2:
+        return ""
+    first, second, *more = sorted(ids)
+    names = f"{first!r} and {second!r}" + (f" and {len(more)} more" if more else "")
+    return f"The {arm}'s results are those of {len(ids)} adapters, {names}: what holds for all holds for none of them."
+
+
 def _is_champion(evidence: Evidence) -> str:
-    ids = {
-        arm: {result.adapter_id for result in evidence.arms.get(arm, {}).values() if result.adapter_id}
-        for arm in (Arm.CANDIDATE, Arm.CHAMPION)
-    }
-    both = ids[Arm.CANDIDATE] & ids[Arm.CHAMPION]
+    both = _adapters(evidence, Arm.CANDIDATE) & _adapters(evidence, Arm.CHAMPION)
     if not both:
         return ""
     return f"Candidate and champion are the same adapter, {min(both)!r}: there is nothing to release."

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
+    "MAX_DECISIVE_N",
     "Interval",
     "clopper_pearson",
     "mcnemar",
@@ -116,16 +117,16 @@ def quantile(values: Sequence[float], q: float, *, confidence: float) -> Interva
     )
 
 
-def smallest_decisive_n(decides: Callable[[int], bool], *, start: int) -> int | None:
+def smallest_decisive_n(decides: Callable[[int], bool], *, start: int, most: int = MAX_DECISIVE_N) -> int | None:
     """Find the least n from ``start`` on at which ``decides`` holds, assuming that it then holds for every larger n.
 
-    Gives None where not even a million would do.
+    Gives None where not even ``most`` would do.
     """
     high = max(1, start)
     while not decides(high):
-        if high >= MAX_DECISIVE_N:
+        if high >= most:
             return None
-        high = min(2 * high, MAX_DECISIVE_N)
+        high = min(2 * high, most)
     low = max(1, start)
     while low < high:
         middle = (low + high) // 2

@@ -6,6 +6,7 @@ import logging
 
 from prefect.logging import get_run_logger
 
+from slipway.gate_rules import confidence_of
 from slipway.power import design_notes
 from slipway.progress import Kind, ProgressEvent, emit
 from slipway.release import ReleasePlan, Step
@@ -15,22 +16,27 @@ __all__ = ["foresee"]
 
 
 def foresee(plan: ReleasePlan, *, release_id: str, has_champion: bool) -> None:
-    """Log what each rule of the gate can see with this suite, and what of the suite cannot be applied.
+    """Log, and tell whoever watches, what each rule of the gate can see with this suite, and what cannot be applied.
 
-    Whoever watches is told of the comparisons, and of all that is blind or missing.
+    That is of answers asked for anew; the attempt that they make is counted as the gate counts it.
     """
-    logger = get_run_logger()
     attempt = attempt_of(release_id)
-    for note in design_notes(plan.suite.sizes, plan.gate, has_champion=has_champion, attempt=attempt):
-        logger.log(logging.WARNING if note.is_blind else logging.INFO, note.sentence)
-        if note.is_blind or note.is_comparison:
-            _tell(note.sentence)
+    if attempt > 1:
+        usual, now = (100 * confidence_of(plan.gate, number) for number in (1, attempt))
+        _tell(
+            f"answers asked for anew are attempt {attempt} of this candidate on this suite: decided at {now:g} % "
+            f"confidence and not {usual:g} %, as what follows. Answers that are all on record are decided on as before."
+        )
+    for note in design_notes(plan.suite.shape, plan.gate, has_champion=has_champion, attempt=attempt):
+        _tell(note.sentence, is_warning=note.is_blind)
     if plan.suite.coverage < 1:
         places = ", ".join(f"{lacking.type} at {lacking.where}" for lacking in plan.suite.unsupported)
-        sentence = f"only {plan.suite.coverage:.1%} of the suite's checks can be applied; not supported: {places}."
-        logger.warning(sentence)
-        _tell(sentence)
+        _tell(
+            f"only {plan.suite.coverage:.1%} of the suite's checks can be applied; not supported: {places}.",
+            is_warning=True,
+        )
 
 
-def _tell(sentence: str) -> None:
+def _tell(sentence: str, *, is_warning: bool = False) -> None:
+    get_run_logger().log(logging.WARNING if is_warning else logging.INFO, sentence)
     emit(ProgressEvent(step=Step.PLAN, kind=Kind.FINISHED, message=sentence))

@@ -163,7 +163,7 @@ def _print_notes(console: Console, suite: Suite, gate: Gate | None, *, has_champ
     print_suite_notes(console, suite)
     if gate is None:
         return
-    for planned in design_notes(suite.sizes, gate, has_champion=has_champion):
+    for planned in design_notes(suite.shape, gate, has_champion=has_champion):
         style = "yellow" if planned.is_blind else "dim"
         console.print(f"[{style}]{escape(printable(planned.sentence))}[/]", soft_wrap=True)
 

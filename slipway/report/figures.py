@@ -141,10 +141,8 @@ class Figures:
         """What a suite of this size can show of each rule; empty without a gate."""
         if self.data.gate is None:
             return ()
-        sizes: dict[str | None, int] = {None: len(self.evidence.cases)}
-        sizes.update((tag, len(self.evidence.tagged(tag))) for tag in self.evidence.all_tags)
         has_champion = Arm.CHAMPION in self.evidence.arms
-        return design_notes(sizes, self.data.gate, has_champion=has_champion, attempt=self.attempt)
+        return design_notes(self.evidence.shape, self.data.gate, has_champion=has_champion, attempt=self.attempt)
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:

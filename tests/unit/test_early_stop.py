@@ -12,7 +12,7 @@ from slipway import early_stop
 from slipway.cli.gate import gate as gate_command
 from slipway.early_stop import EarlyStop, asking_order
 from slipway.gate import Decision, Gate, decide
-from slipway.results import Arm, CaseResult
+from slipway.results import Arm, CaseResult, CheckResult
 from slipway.results_io import write_results
 from slipway.suite import Case
 
@@ -35,6 +35,7 @@ def record(cases, **arms):
     """Lines case by case; each arm's outcomes are 0, 1 or None for a request that failed."""
     return [
         CaseResult(
+            checks=(CheckResult(type="equals", passed=True, score=1.0),),
             case=case.id,
             arm=Arm(arm),
             tags=case.tags,

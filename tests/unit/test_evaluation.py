@@ -425,6 +425,17 @@ async def test_nothing_is_asked_when_what_is_known_settles_it():
     assert sum(result.not_asked for result in results) == 15
 
 
+async def test_what_was_asked_under_another_name_counts_under_this_one():
+    """The same bytes uploaded again have another id; an arm of two ids would decide nothing."""
+    earlier = await recorded()
+    known = {
+        key: Recorded(result=result.model_copy(update={"adapter_id": "old/7"}), is_graded=True)
+        for key, result in earlier.items()
+    }
+    results = await evaluate(suite_of(9), Service().contestants(), max_concurrency=3, known=known)
+    assert {result.adapter_id for result in results} == {f"{arm}/1" for arm in ARMS}
+
+
 # What is recorded
 
 

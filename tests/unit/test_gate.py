@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from slipway.errors import ConfigFileError, ConfigurationError
 from slipway.gate import Decision, Gate, Outcome, decide, load_gate
-from slipway.results import Arm, CaseResult
+from slipway.results import Arm, CaseResult, CheckResult
 
 
 def gate(**keys):
@@ -24,6 +24,7 @@ def arm(name, scores, *, latency_ms=40.0, tags=(), prefix="case", output=None):
     latencies = latency_ms if isinstance(latency_ms, list) else [latency_ms] * len(scores)
     return [
         CaseResult(
+            checks=(CheckResult(type="equals", passed=True, score=1.0),),
             case=f"{prefix}-{index:04d}",
             arm=Arm(name),
             output=f"{name} says {index}" if output is None else output,
@@ -636,3 +637,13 @@ def test_mistake_in_the_gate_file_names_line_key_and_what_to_write(tmp_path, edi
         load_gate(path)
     assert (caught.value.line, caught.value.key) == (line, key)
     assert says in str(caught.value)
+
+
+def test_a_later_attempt_is_named_among_the_first_reasons_with_what_it_does():
+    """Few reasons are shown on a terminal."""
+    rules = gate(require=[{"metric": "pass_rate", "at_least": 0.8}, {"metric": "pass_rate", "at_most": 0.1}])
+    verdict = decide(arm("candidate", passes(50, 120)), rules, attempt=3)
+    assert "attempt 3" in verdict.reasons[1]
+    assert "98.75 % confidence and not 95 %" in verdict.reasons[1]
+    assert "98.75 % interval" in verdict.reasons[0]
+    assert not any("attempt" in reason for reason in decide(arm("candidate", passes(50, 120)), rules).reasons)

@@ -13,6 +13,9 @@ from slipway.results import Arm, CaseResult, CheckResult
 FLOOR = {"require": [{"metric": "pass_rate", "at_least": 0.5}]}
 
 
+CHECKS = (CheckResult(type="equals", passed=True, score=1.0),)
+
+
 def gate(**keys):
     return Gate.model_validate({"min_cases": 1, **keys}, strict=False)
 
@@ -23,7 +26,14 @@ def lines(arm, n, *, score=1.0, **keys):
     for index in range(n):
         values = {key: value(index) if callable(value) else value for key, value in {"score": score, **keys}.items()}
         values.setdefault("passed", values["score"] >= 1)
-        made.append(CaseResult(case=f"case-{index:04d}", arm=Arm(arm), output=f"{arm} {index}", **values))
+        made.append(
+            CaseResult(
+                case=f"case-{index:04d}",
+                arm=Arm(arm),
+                output=f"{arm} {index}",
+                **{"checks": CHECKS, **values},
+            )
+        )
     return made
 
 
@@ -366,3 +376,36 @@ def test_cost_is_bounded_from_above_only(tmp_path):
     path.write_text("require:\n  - {metric: cost_usd.mean, at_least: 0.5}\n")
     with pytest.raises(ConfigFileError, match="write at_most, in US dollars"):
         load_gate(path)
+
+
+def test_answers_that_nobody_checked_promote_nothing():
+    """Without a check everything passes; a gate on latency alone does not ask."""
+    unchecked = lines("candidate", 50, checks=())
+    verdict = decide(unchecked, gate(require=[{"metric": "pass_rate", "at_least": 0.5}]))
+    assert verdict.verdict is Decision.INCONCLUSIVE
+    assert verdict.is_obstructed
+    assert "No answer of the candidate was checked" in verdict.reasons[0]
+    fast = gate(require=[{"metric": "latency_ms.p50", "at_most": 1e6}])
+    assert decide(lines("candidate", 50, checks=(), latency_ms=5.0), fast).verdict is Decision.PROMOTE
+
+
+def test_some_answers_without_a_check_are_told():
+    results = lines("candidate", 50)
+    results[3] = results[3].model_copy(update={"checks": ()})
+    verdict = decide(results, gate(require=[{"metric": "pass_rate", "at_least": 0.5}]))
+    assert verdict.verdict is Decision.PROMOTE
+    assert "1 of 50 cases have no check: they pass whatever is answered." in verdict.reasons
+
+
+@pytest.mark.parametrize("mixed", ["candidate", "champion", "base"])
+def test_an_arm_of_two_adapters_decides_nothing(mixed):
+    results = [line for who in ("candidate", "champion", "base") for line in lines(who, 50, adapter_id=f"{who}/1")]
+    rules = gate(require=[{"metric": "pass_rate", "at_least": 0.5}])
+    assert decide(results, rules).verdict is Decision.PROMOTE
+    results = [
+        line.model_copy(update={"adapter_id": "x/2"}) if line.arm == mixed and line.case.endswith("7") else line
+        for line in results
+    ]
+    verdict = decide(results, rules)
+    assert verdict.is_obstructed
+    assert f"The {mixed}'s results are those of 2 adapters, '{mixed}/1' and 'x/2'" in verdict.reasons[0]

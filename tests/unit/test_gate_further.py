@@ -8,7 +8,7 @@ import re
 import pytest
 
 from slipway.gate import Decision, Gate, decide
-from slipway.results import Arm, CaseResult
+from slipway.results import Arm, CaseResult, CheckResult
 from slipway.statistics import more_to_decide, two_digits
 
 
@@ -19,6 +19,7 @@ def gate(**keys):
 def lines(arm, scores, *, groups=None, latency_ms=None):
     return [
         CaseResult(
+            checks=(CheckResult(type="equals", passed=True, score=1.0),),
             case=f"c{index:05d}",
             arm=Arm(arm),
             output=f"{arm}{index}",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from slipway.gate import Decision, Gate, Outcome, decide
 from slipway.gate_rules import DecidedBy, confidence_of
-from slipway.results import Arm, CaseResult
+from slipway.results import Arm, CaseResult, CheckResult
 
 
 def gate(**keys):
@@ -22,6 +22,7 @@ def lines(arm, outcomes, *, tags=(), group=None, latency_ms=40.0):
     """One line for each outcome: 1 and 0 pass and fail, "?" was not asked, None is the instrument's fault."""
     return [
         CaseResult(
+            checks=(CheckResult(type="equals", passed=True, score=1.0),),
             case=f"case-{index:04d}",
             arm=Arm(arm),
             output=f"{arm} {index}",

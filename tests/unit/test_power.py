@@ -7,25 +7,44 @@ import random
 
 import pytest
 
+from slipway.evidence import align
 from slipway.gate import Gate, decide
 from slipway.paired_rates import EXACT_MAX_N, refutes
 from slipway.power import design_notes
-from slipway.results import Arm, CaseResult
+from slipway.results import Arm, CaseResult, CheckResult
+from slipway.suite import load_suite
+from slipway.suite_shape import CaseShape, SuiteShape
+
+CHECKS = (CheckResult(type="equals", passed=True, score=1.0),)
 
 
 def gate(**keys):
     return Gate.model_validate({"min_cases": 1, **keys}, strict=False)
 
 
-def note(n, rules, *, tag=None, has_champion=True, attempt=1):
-    sizes = {None: n} | ({} if tag is None else {tag: n})
-    (only,) = design_notes(sizes, rules, has_champion=has_champion, attempt=attempt)
+def shape(n, *, tag=None, groups=None, coverage=1.0, **facts):
+    """``n`` cases alike, in as many groups as said."""
+    tags = frozenset() if tag is None else frozenset({tag})
+    cases = [CaseShape(tags=tags, group=groups and f"g{index % groups}", **facts) for index in range(n)]
+    return SuiteShape(cases, coverage=coverage)
+
+
+def note(n, rules, *, has_champion=True, attempt=1, **facts):
+    (only,) = design_notes(shape(n, **facts), rules, has_champion=has_champion, attempt=attempt)
     return only
 
 
 def results(arm, outcomes):
     return [
-        CaseResult(case=f"c{index}", arm=Arm(arm), output=f"{arm}{index}", passed=ok, score=float(ok), latency_ms=10.0)
+        CaseResult(
+            case=f"c{index}",
+            arm=Arm(arm),
+            output=f"{arm}{index}",
+            passed=ok,
+            score=float(ok),
+            latency_ms=10.0,
+            checks=CHECKS,
+        )
         for index, ok in enumerate(outcomes)
     ]
 
@@ -51,7 +70,7 @@ def test_margin_is_blind_exactly_where_a_run_without_differences_is_inconclusive
     both = results("candidate", [True] * n) + results("champion", [True] * n)
     assert (decide(both, MARGIN).verdict == "inconclusive") is is_blind
     if is_blind:
-        assert "would be inconclusive; it takes 7" in made.sentence
+        assert "would be inconclusive; it takes 79 cases" in made.sentence
 
 
 @pytest.mark.parametrize(("n", "is_blind"), [(71, True), (72, False)])
@@ -59,7 +78,7 @@ def test_percentile_is_blind_without_an_upper_bound(n, is_blind):
     made = note(n, gate(require=[{"metric": "latency_ms.p95", "at_most": 800}]))
     assert made.is_blind is is_blind
     if is_blind:
-        assert "from 72 cases on" in made.sentence
+        assert "no upper bound; it takes 72 cases" in made.sentence
     else:
         assert made.detectable == pytest.approx(0.05 - (1 - 0.8 ** (1 / 72)), abs=1e-6)
 
@@ -108,7 +127,7 @@ def test_detectable_difference_agrees_with_the_formula():
     """(1.96 + 0.84) sqrt(w2 / n), which is about right for the exact test as well."""
     made = note(1000, MARGIN)
     assert made.detectable == pytest.approx(2.8 * math.sqrt(0.1 / 1000), rel=0.06)
-    assert "smallest margin" not in made.sentence
+    assert f"smallest margin that 1000 cases show well is {made.detectable:.3f}" in made.sentence
     assert made.power > 0.99
 
 
@@ -133,19 +152,19 @@ def test_no_failure_observed_says_what_would_be_seen():
 
 def test_tag_without_cases_is_blind():
     rules = gate(require=[{"metric": "pass_rate", "tag": "safety", "at_least": 0.5}])
-    (made,) = design_notes({None: 100}, rules, has_champion=True)
+    (made,) = design_notes(shape(100), rules, has_champion=True)
     assert made.is_blind
     assert "no case carries the tag 'safety'" in made.sentence
-    assert all(made.is_blind for made in design_notes({}, FLOOR, has_champion=True))
+    assert all(made.is_blind for made in design_notes(shape(0), FLOOR, has_champion=True))
 
 
 def test_suite_below_min_cases_is_blind_as_a_whole():
-    first, *_ = design_notes({None: 29}, gate(min_cases=30, require=FLOOR.require), has_champion=True)
+    first, *_ = design_notes(shape(29), gate(min_cases=30, require=FLOOR.require), has_champion=True)
     assert first.is_blind
     assert "inconclusive by design" in first.sentence
     assert not any(
         made.rule.startswith("min_cases")
-        for made in design_notes({None: 30}, gate(min_cases=30, require=FLOOR.require), has_champion=True)
+        for made in design_notes(shape(30), gate(min_cases=30, require=FLOOR.require), has_champion=True)
     )
 
 
@@ -178,8 +197,8 @@ def test_rules_about_a_champion_are_left_out_without_one():
             "cost": {"of": "base", "ratio_at_most": 1.2},
         }
     )
-    assert len(design_notes({None: 300}, rules, has_champion=True)) == 3
-    (cost,) = design_notes({None: 300}, rules, has_champion=False)
+    assert len(design_notes(shape(300), rules, has_champion=True)) == 3
+    (cost,) = design_notes(shape(300), rules, has_champion=False)
     assert cost.rule == "cost_usd against base ratio_at_most 1.2"
 
 
@@ -194,5 +213,119 @@ def test_later_attempts_and_sequential_gates_see_less():
 def test_names_are_those_of_the_verdict():
     rules = gate(require=FLOOR.require, against={"champion": {"metric": "pass_rate", "margin": 0.05}})
     verdict = decide(results("candidate", [True] * 100) + results("champion", [True] * 100), rules)
-    notes = design_notes({None: 100}, rules, has_champion=True)
+    notes = design_notes(shape(100), rules, has_champion=True)
     assert [made.rule for made in notes] == [rule.rule for rule in verdict.rules]
+
+
+# -- what keeps a rule, or the whole gate, from passing ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "least"),
+    [
+        ({"require": [{"metric": "pass_rate", "at_least": 0.8}]}, 17),
+        ({"require": [{"metric": "latency_ms.p50", "at_most": 800}]}, 6),
+        ({"against": {"champion": {"metric": "score", "margin": 0.3}}}, 13),
+        ({"against": {"base": {"metric": "score", "better_by": 0}}}, 6),
+        ({"against": {"latency": {"of": "champion", "ratio_at_most": 3}}}, 8),
+        ({"against": {"cost": {"of": "champion", "ratio_at_most": 3}}}, 8),
+    ],
+)
+def test_a_rule_needs_no_fewer_cases_than_the_whole_gate(rules, least):
+    few, made = design_notes(shape(5), gate(min_cases=30, **rules), has_champion=True)
+    assert few.rule == "min_cases 30"
+    assert made.is_blind
+    assert "it takes 30" in made.sentence
+    assert f"it takes {least}" in note(5, gate(**rules)).sentence
+
+
+def test_a_tag_needs_cases_of_its_own():
+    rules = gate(min_cases=30, require=[{"metric": "pass_rate", "tag": "safety", "at_least": 0.8}])
+    cases = [CaseShape(tags=frozenset({"safety"} if index < 5 else ())) for index in range(40)]
+    (made,) = design_notes(SuiteShape(cases), rules, has_champion=True)
+    assert "it takes 17 cases with the tag" in made.sentence
+
+
+def test_a_margin_that_no_suite_shows_says_so():
+    made = note(100, gate(against={"champion": {"metric": "pass_rate", "margin": 1e-7}}))
+    assert made.is_blind
+    assert "not even 1000000 cases would do" in made.sentence
+    assert "None" not in made.sentence
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        gate(require=[{"metric": "pass_rate", "at_least": 0.5}]),
+        gate(against={"champion": {"metric": "pass_rate", "margin": 0.1}}),
+        gate(against={"base": {"metric": "score", "better_by": 0.2}}),
+    ],
+)
+def test_groups_are_blind_where_a_perfect_run_is_inconclusive(rules):
+    """Fewer than 8 groups are never enough, and of those that are as few as the note says."""
+
+    def decision(groups):
+        ours, theirs = [True] * 200, [bool(rules.against.champion)] * 200
+        lines = results("candidate", ours) + results("champion", theirs) + results("base", theirs)
+        grouped = [line.model_copy(update={"group": f"g{int(line.case[1:]) % groups}"}) for line in lines]
+        return decide(grouped, rules).verdict
+
+    few = note(200, rules, groups=7)
+    assert few.is_blind
+    assert "200 cases in 7 groups" in few.sentence
+    needed = int(few.sentence.split("it takes ")[1].split()[0])
+    assert [decision(groups) for groups in (needed - 1, needed)] == ["inconclusive", "promote"]
+    assert note(200, rules, groups=needed - 1).is_blind
+    enough = note(200, rules, groups=needed)
+    assert not enough.is_blind
+    assert "how alike" in enough.sentence
+
+
+def test_a_metric_that_no_check_feeds_is_blind():
+    rules = gate(require=[{"metric": "metrics.tone", "at_least": 0.5}])
+    assert "no case has the metric 'tone'" in note(50, rules).sentence
+    assert not note(50, rules, metrics=frozenset({"tone"})).is_blind
+    assert not note(50, rules, may_have_any_metric=True).is_blind
+    compared = gate(against={"base": {"metric": "metrics.tone", "better_by": 0}})
+    assert "no case has the metric 'tone'" in note(50, compared).sentence
+
+
+def test_what_keeps_the_whole_gate_from_promoting_is_told_first():
+    for made, reason in [
+        (design_notes(shape(50, coverage=0.9), FLOOR, has_champion=True)[0], "90.0% of the suite's checks"),
+        (design_notes(shape(50, is_checked=False), FLOOR, has_champion=True)[0], "No case of the suite has a check"),
+        (design_notes(shape(50), gate(first_release="refuse"), has_champion=False)[0], "held by design"),
+    ]:
+        assert made.is_blind
+        assert reason in made.sentence
+
+
+def test_cases_without_a_check_are_told():
+    cases = [CaseShape(is_checked=index > 2) for index in range(50)]
+    told, _ = design_notes(SuiteShape(cases), FLOOR, has_champion=True)
+    assert not told.is_blind
+    assert "3 of 50 cases have no check" in told.sentence
+
+
+def test_the_shape_of_a_suite_and_of_its_results(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        """
+prompts: ["{{q}}"]
+tests:
+  - {vars: {q: a}, metadata: {tags: [x], group: d}, assert: [{type: contains, value: a, metric: tone}]}
+  - {vars: {q: b}, metadata: {group: d}, assert: [{type: assert-set, assert: [{type: contains, value: a, metric: m}]}]}
+  - {vars: {q: c}, assert: [{type: javascript, value: "true"}]}
+  - {vars: {q: d}}
+""",
+        encoding="utf-8",
+    )
+    found = load_suite(path).shape
+    assert found.extent() == (4, 3)
+    assert found.extent(tag="x") == (1, 1)
+    assert found.extent(metric="tone") == found.extent(metric="m") == (2, 2)
+    assert (found.is_clustered, found.unchecked, found.coverage) == (True, 1, 1.0)
+    line = CaseResult(case="a", arm=Arm.CANDIDATE, passed=True, score=1.0, tags=("x",), metrics={"tone": 1.0})
+    recorded = align([line, line.model_copy(update={"case": "b", "tags": ()})]).shape
+    assert recorded.extent(tag="x", metric="tone") == (1, 1)
+    assert recorded.extent() == (2, 2)

@@ -10,15 +10,20 @@ from statsmodels.stats.multitest import multipletests
 from slipway.evidence import align
 from slipway.gate import Gate, decide
 from slipway.regressions import _holm, regressions
-from slipway.results import Arm, CaseResult
+from slipway.results import Arm, CaseResult, CheckResult
 from slipway.statistics import mcnemar
 
 GATE = Gate(min_cases=1)
 FLOOR = Gate.model_validate({"min_cases": 1, "require": [{"metric": "pass_rate", "at_least": 0.01}]}, strict=False)
 
 
+CHECKS = (CheckResult(type="equals", passed=True, score=1.0),)
+
+
 def line(arm, case, passed, *tags, **keys):
-    return CaseResult(case=case, arm=Arm(arm), output=arm, passed=passed, score=float(passed), tags=tags, **keys)
+    return CaseResult(
+        case=case, arm=Arm(arm), output=arm, passed=passed, score=float(passed), tags=tags, checks=CHECKS, **keys
+    )
 
 
 def tagged(tag, gains, losses, ties, *, other="champion", **keys):
