@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from slipway.javascript_inert import INERT_NAMES, is_inert, refused_words
 from slipway.javascript_source import as_common_js, function_body, missing_globals
@@ -136,15 +136,18 @@ _SHARE = r"""
 """Makes everything of the language unchangeable, and gives what calls a script: its result, or null for whatever else.
 Without a call it gives the names of all properties that the language had.
 """
+Flags = Literal["", "i", "u"]
+"""Of a regular expression: none, any case, Unicode."""
 _MATCH = r"""
 (() => {
   const known = new Map();
-  return (pattern, text) => {
+  return (pattern, flags, text) => {
     pattern = JSON.parse(pattern);
-    let expression = known.get(pattern);
+    const key = flags + "/" + pattern;
+    let expression = known.get(key);
     if (expression === undefined) {
       if (known.size > 255) known.clear();
-      known.set(pattern, expression = new RegExp(pattern));
+      known.set(key, expression = new RegExp(pattern, flags));
     }
     return text === null || expression.test(JSON.parse(text));
   };
@@ -256,25 +259,25 @@ def call_script(script: Script, output: object, context: Mapping[str, object]) -
     return _run(script, [output, context], is_tried=False)
 
 
-def check_pattern(pattern: str) -> None:
-    """Verify a regular expression without flags.
+def check_pattern(pattern: str, flags: Flags = "") -> None:
+    """Verify a regular expression.
 
     Raises:
         ValueError: JavaScript refuses it; says why.
     """
     try:
-        _match(pattern, None)
+        _match(pattern, flags, None)
     except ScriptError as error:
         raise ValueError(f"JavaScript refuses the pattern {pattern!r}: {error}") from None
 
 
-def matches(pattern: str, text: str) -> bool:
-    """Whether the regular expression, without flags, is found in the text.
+def matches(pattern: str, text: str, flags: Flags = "") -> bool:
+    """Whether the regular expression is found in the text.
 
     Raises:
         ScriptError: The search did not end within its limits.
     """
-    return _match(pattern, text)
+    return _match(pattern, flags, text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,13 +303,13 @@ class _PerThread(threading.local):
 _per_thread = _PerThread()
 
 
-def _match(pattern: str, text: str | None) -> bool:
+def _match(pattern: str, flags: Flags, text: str | None) -> bool:
     import quickjs  # noqa: PLC0415  # the command line must start without it
 
     if _per_thread.match is None:
         _per_thread.match = _context().eval(_MATCH)
     try:
-        found = _per_thread.match(json.dumps(pattern), None if text is None else json.dumps(text))
+        found = _per_thread.match(json.dumps(pattern), flags, None if text is None else json.dumps(text))
     except quickjs.JSException as error:
         _per_thread.match = None
         raise ScriptError(_explained(error)) from None

@@ -16,7 +16,7 @@ from typing import Any
 
 from slipway.checks.registry import Check, Graded, InapplicableCheckError, Subject
 from slipway.checks.values import shown
-from slipway.javascript import TIME_LIMIT_SECONDS, Script, ScriptError, call_script, check_pattern
+from slipway.javascript import TIME_LIMIT_SECONDS, ScriptError, check_pattern, matches
 from slipway.validation_errors import describe
 
 __all__ = ["check_schema", "ends_in_time", "schema_problem"]
@@ -113,12 +113,7 @@ def _search(pattern: str, text: str) -> bool:
 
 @lru_cache(maxsize=1024)  # names of properties are the same in most outputs
 def _is_found(pattern: str, text: str) -> bool:
-    return bool(call_script(_searching(pattern), text, {}).value)
-
-
-@lru_cache(maxsize=1024)
-def _searching(pattern: str) -> Script:
-    return Script(source=f'new RegExp({json.dumps(pattern)}, "u").test(output)')
+    return matches(pattern, text, "u")
 
 
 @lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ from typing import Any
 
 from slipway.checks.registry import Check, Graded, Subject, kind
 from slipway.checks.values import shown
+from slipway.javascript import ScriptError, check_pattern, matches
 from slipway.validation_errors import describe, nearest
 
 __all__ = ["sql_problem"]
@@ -44,6 +45,9 @@ def sql_problem(text: str, database: str, tables: tuple[str, ...] | None, column
         tables: Patterns of which one must match each ``action::schema::table``, in any case; ``null`` stands for a
             schema that is not named. None allows all.
         columns: The same for each ``action::table::column``; ``(.*)`` is the column of a star.
+
+    Raises:
+        ScriptError: A pattern found no end.
     """
     import sqlglot  # noqa: PLC0415  # slow to import, and few suites need it
 
@@ -71,8 +75,12 @@ def _is_statement(node: Any) -> bool:  # noqa: ANN401  # sqlglot is imported lat
 
 def _refused(what: str, allowed: tuple[str, ...], statements: list[Any], touched: Any) -> Iterator[str]:  # noqa: ANN401
     for authority in sorted({found for statement in statements for found in touched(statement)}):
-        if not any(re.fullmatch(pattern, authority, re.IGNORECASE) for pattern in allowed):
+        if not any(matches(_whole(pattern), authority, "i") for pattern in allowed):
             yield f"the {what} {authority} is not allowed"
+
+
+def _whole(pattern: str) -> str:
+    return f"^(?:{pattern})$"
 
 
 def _tables(statement: Any) -> Iterator[str]:  # noqa: ANN401  # as above
@@ -118,9 +126,9 @@ def _settings(check: Check) -> Check:
     for name in ("allowedTables", "allowedColumns"):
         for pattern in _listed(value.get(name), f"{check.type}.{name}"):
             try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"the pattern {pattern!r} in {name} cannot be used: {error}") from None
+                check_pattern(_whole(pattern), "i")
+            except ValueError as error:
+                raise ValueError(f"a pattern in {name} cannot be used: {error}") from None
     return replace(check, value={**value, "databaseType": str(database)})
 
 
@@ -149,7 +157,10 @@ def _graded(check: Check, text: str) -> Graded:
     tables, columns = (
         None if value.get(name) is None else _listed(value[name], name) for name in ("allowedTables", "allowedColumns")
     )
-    problem = sql_problem(text.strip(), str(value.get("databaseType")), tables, columns)
+    try:
+        problem = sql_problem(text.strip(), str(value.get("databaseType")), tables, columns)
+    except ScriptError as error:  # neither form passes: nothing was found out
+        return Graded(passed=False, score=0, reason=f"The search for what is allowed was ended: {error}.")
     passed = bool(problem) == check.is_negated
     expected = "Expected the output not to be SQL that is allowed." if check.is_negated else ""
     return Graded(passed=passed, score=float(passed), reason="" if passed else expected or f"As SQL: {shown(problem)}.")

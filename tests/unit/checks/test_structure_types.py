@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from slipway import javascript
 from slipway.checks import Check, prepare
 from slipway.checks.embedded_json import embedded_objects
 from slipway.checks.markup import xml_parts
@@ -110,6 +111,8 @@ def test_aliases_of_yaml_are_not_followed():
         ("is-sql", {"allowedTables": ["select::null::t"]}, "SELECT a FROM t", True),
         ("is-sql", {"allowedTables": ["select::null::t"]}, "SELECT a FROM other", False),
         ("is-sql", {"allowedTables": ["select::null::t"]}, "DELETE FROM t", False),
+        ("is-sql", {"allowedTables": [r"select::null::\d+"]}, "SELECT a FROM `12`", True),
+        ("is-sql", {"allowedTables": [r"select::null::\d+"]}, "SELECT a FROM `١٢`", False),
         ("is-sql", {"allowedTables": ["(select|update)::(.*)::(T|u)"]}, "UPDATE s.t SET a = (SELECT b FROM u)", True),
         ("is-sql", {"allowedTables": ["select::null::t"]}, "WITH x AS (SELECT a FROM t) SELECT a FROM x", True),
         ("is-sql", {"allowedColumns": ["select::t::a"]}, "SELECT t.a FROM t", True),
@@ -215,3 +218,12 @@ def test_value_that_no_output_could_be_compared_with_is_refused(kind, value, con
     with pytest.raises(ValueError, match=r"\w") as caught:
         prepare(check)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["is-sql", "not-is-sql"])
+def test_search_for_allowed_tables_that_finds_no_end_fails_both_forms(graded, monkeypatch, kind):
+    monkeypatch.setattr(javascript, "TIME_LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(javascript._per_thread, "match", None)  # the limit is set where a context is made
+    found = graded(kind, {"allowedTables": ["select::null::(a+)+"]}, f"SELECT b FROM `{'a' * 40}!`")
+    assert found.passed is False
+    assert "was ended" in found.checks[0].reason
