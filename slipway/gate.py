@@ -224,9 +224,11 @@ def _of_attempts(gate: Gate, attempt: int) -> list[str]:
 def _of_coverage(evidence: Evidence, gate: Gate) -> list[str]:
     applied = [(arm, share) for arm, share in evidence.coverage.items() if share < 1]
     notes = [f"Only {share:.1%} of the {arm}'s checks could be applied." for arm, share in applied]
-    unchecked, cases = evidence.shape.unchecked, len(evidence.cases)
-    if gate.is_about_quality and 0 < unchecked < cases:
-        notes.append(f"{unchecked} of {cases} cases have no check: they pass whatever is answered.")
+    answers = evidence.arms[Arm.CANDIDATE]
+    sound = evidence.sound[Arm.CANDIDATE]
+    unchecked = sum(not answers[case].checks for case in sound)
+    if gate.is_about_quality and 0 < unchecked < len(sound):
+        notes.append(f"{unchecked} of {len(sound)} cases have no check: they pass whatever is answered.")
     return notes
 
 
