@@ -53,6 +53,35 @@ def pass_difference(evidence: Evidence, arm: Arm, confidence: float, *, tag: str
     return _difference(evidence, paired_values(evidence, arm, Metric.PASS_RATE, tag=tag), confidence)
 
 
+def difference_interval(
+    pairs: Sequence[tuple[float, float]], units: Sequence[Hashable], confidence: float
+) -> Interval | None:
+    """Bound the mean of first minus second, pair by pair; None for no pairs or too few groups.
+
+    Args:
+        pairs: Values in [0, 1].
+        units: What each pair belongs to; pairs of one unit are not independent.
+        confidence: Two-sided.
+    """
+    if not pairs:
+        return None
+    gained, lost = sum(ours > theirs for ours, theirs in pairs), sum(ours < theirs for ours, theirs in pairs)
+
+    def exact() -> Interval:
+        return paired_difference(gained, lost, len(pairs), confidence=confidence)
+
+    try:
+        return mean_interval(
+            [ours - theirs for ours, theirs in pairs],
+            units,
+            confidence=confidence,
+            support=(-1.0, 1.0),
+            exact=exact if all(map(is_binary, pairs)) else None,
+        )
+    except TooFewGroupsError:
+        return None
+
+
 def compare_arms(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> PairSummary | None:
     """Compare the candidate with ``arm`` on the cases with ``tag``, or all; None where no case was answered by both."""
     passes = paired_values(evidence, arm, Metric.PASS_RATE, tag=tag)
@@ -100,20 +129,6 @@ def _rate(passed: Sequence[tuple[float, Hashable]], confidence: float) -> Interv
 
 
 def _difference(evidence: Evidence, pairs: Sequence[tuple[str, float, float]], confidence: float) -> Interval | None:
-    if not pairs:
-        return None
-    gained, lost = sum(ours > theirs for _, ours, theirs in pairs), sum(ours < theirs for _, ours, theirs in pairs)
-
-    def exact() -> Interval:
-        return paired_difference(gained, lost, len(pairs), confidence=confidence)
-
-    try:
-        return mean_interval(
-            [ours - theirs for _, ours, theirs in pairs],
-            [evidence.unit(case) for case, *_ in pairs],
-            confidence=confidence,
-            support=(-1.0, 1.0),
-            exact=exact if all(is_binary(pair[1:]) for pair in pairs) else None,
-        )
-    except TooFewGroupsError:
-        return None
+    return difference_interval(
+        [(ours, theirs) for _, ours, theirs in pairs], [evidence.unit(case) for case, *_ in pairs], confidence
+    )

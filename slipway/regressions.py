@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from slipway.bootstrap import TooFewGroupsError, normal_mean, sign_flip
+from slipway.comparison import difference_interval
 from slipway.evidence import Evidence
 from slipway.gate_file import NAMED, Gate, Measure, Metric
 from slipway.gate_rules import is_binary
-from slipway.paired_rates import score_interval
 from slipway.results import Arm
 from slipway.statistics import Interval, mcnemar
 
@@ -95,7 +95,7 @@ def regressions(evidence: Evidence, gate: Gate) -> tuple[Regression, ...]:
                     against=arm,
                     n=len(pairs),
                     difference=difference,
-                    interval=_interval(pairs, gate.confidence),
+                    interval=_interval(kind, pairs, gate.confidence),
                     p=p,
                     p_holm=p_holm,
                     is_beyond_chance=p_holm <= 1 - gate.confidence,
@@ -131,15 +131,11 @@ def _p_of_no_worse(pairs: _Pairs) -> float:
     return lower
 
 
-def _interval(pairs: _Pairs, confidence: float) -> Interval | None:
-    groups = _groups(pairs)
-    if groups is None and all(is_binary(pair[:2]) for pair in pairs):
-        gains = sum(ours > theirs for ours, theirs, _ in pairs)
-        losses = sum(ours < theirs for ours, theirs, _ in pairs)
-        return score_interval(gains, losses, len(pairs), confidence=confidence)
-    differences = [ours - theirs for ours, theirs, _ in pairs]
+def _interval(kind: Kind, pairs: _Pairs, confidence: float) -> Interval | None:
+    if kind == "tag":  # the report has a table of all tags, which must not show another interval
+        return difference_interval([pair[:2] for pair in pairs], [unit for *_, unit in pairs], confidence)
     try:
-        return normal_mean(differences, confidence=confidence, groups=groups)
+        return normal_mean([ours - theirs for ours, theirs, _ in pairs], confidence=confidence, groups=_groups(pairs))
     except TooFewGroupsError:
         return None
 

@@ -7,6 +7,7 @@ import random
 import pytest
 from statsmodels.stats.multitest import multipletests
 
+from slipway.comparison import pass_difference
 from slipway.evidence import align
 from slipway.gate import Gate, decide
 from slipway.regressions import _holm, regressions
@@ -58,6 +59,13 @@ def test_the_more_is_asked_the_clearer_it_has_to_be(tags, is_beyond_chance):
     for index in range(1, tags):
         results += tagged(f"other {index}", 2, 2, 20)
     assert regressions(align(results), GATE)[0].is_beyond_chance is is_beyond_chance
+
+
+@pytest.mark.parametrize("gains", [0, 3])
+def test_a_tag_has_one_interval_in_the_list_and_in_the_table_of_tags(gains):
+    evidence = align(tagged("refund", gains, 8, 40))
+    (found,) = regressions(evidence, GATE)
+    assert found.interval == pass_difference(evidence, Arm.CHAMPION, GATE.confidence, tag="refund")
 
 
 def test_named_metrics_take_the_sign_flip_test():
