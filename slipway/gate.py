@@ -97,8 +97,8 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
             with ``not_asked`` set are neither answers nor missing: rules decide only what these cases could not change,
             or what a sequential bound has settled.
         gate: The rules.
-        has_champion: Whether applications get a champion now. None infers it from the results, which then cannot tell
-            a first release from a champion that was never asked.
+        has_champion: Whether applications get a champion now. With None the results tell; without a champion in them
+            they cannot tell a first release from a champion that was never asked, and comparisons with it are open.
         attempt: Which attempt of this candidate on this suite it is, from 1; each spends half of the error that the one
             before had.
 
@@ -119,14 +119,14 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
             confidence=confidence,
             is_obstructed=True,
         )
-    is_first = not has_champion and Arm.CHAMPION not in evidence.arms
+    is_first = has_champion is False and Arm.CHAMPION not in evidence.arms
     rules, skipped = _apply(evidence, gate, is_first=is_first)
     if not rules:
         skipped.append("No rule of the gate could be applied, and without one nothing is promoted.")
     doubt = _attachment(evidence)
     if doubt is not None:
         rules.append(doubt)
-    if is_first and gate.first_release is FirstRelease.REFUSE:
+    if not has_champion and Arm.CHAMPION not in evidence.arms and gate.first_release is FirstRelease.REFUSE:
         reason = "There is no champion to compare with, and the gate says first_release: refuse."
         rules.append(RuleOutcome(rule="first_release refuse", outcome=Outcome.FAIL, reason=reason))
     decision, decisive = _weigh(obstacles, rules)

@@ -58,7 +58,7 @@ def compare_scores(evidence: Evidence, arm: Arm, rule: NonInferiority | Superior
     the limit is 0, the interval otherwise. Graded ones take the paired bootstrap, grouped ones the cluster bootstrap.
     """
     if arm not in evidence.arms:
-        return undecided(rule.name, f"There are no results of the {arm} to compare with.")
+        return undecided(rule.name, _absent(arm, "compare with"))
     concerned = evidence.concerned(rule.metric)
     if not concerned:
         return undecided(rule.name, f"No case has a value for {rule.metric}.")
@@ -86,7 +86,7 @@ def compare_latency(evidence: Evidence, rule: LatencyRule, gate: Gate) -> RuleOu
     """Compare latencies on the cases that both arms answered in one session; a missing answer has none to assume."""
     arm = Arm(rule.of)
     if arm not in evidence.arms:
-        return undecided(rule.name, f"There are no results of the {arm} to compare latency with.")
+        return undecided(rule.name, _absent(arm, "compare latency with"))
     sample = _sample(evidence, arm, Metric.LATENCY_P50, evidence.cases, one_session=True)
     pairs = sample.answered
     q = _QUANTILES[rule.quantile]
@@ -119,7 +119,7 @@ def compare_cost(evidence: Evidence, rule: CostRule, gate: Gate) -> RuleOutcome:
     """Compare what the cases that both arms answered have cost; a missing answer has no cost to assume."""
     arm = Arm(rule.of)
     if arm not in evidence.arms:
-        return undecided(rule.name, f"There are no results of the {arm} to compare cost with.")
+        return undecided(rule.name, _absent(arm, "compare cost with"))
     sample = _sample(evidence, arm, Metric.COST_MEAN, evidence.cases)
     pairs = sample.answered
     if problem := _too_few_costs(evidence, arm, sample, gate):
@@ -290,6 +290,12 @@ def _unknown(unknown: int, known: int, what: str, gate: Gate) -> str:
     if unknown <= 2 * gate.max_missing * known:
         return ""
     return f"The {what} of {unknown} of {known} pairs is unknown."
+
+
+def _absent(arm: Arm, purpose: str) -> str:
+    if arm is not Arm.CHAMPION:
+        return f"There are no results of the {arm} to {purpose}."
+    return f"There are no results of the champion to {purpose}; before there is one, --first-release says so."
 
 
 def _too_few(arm: Arm, n: int, needed: int) -> str:

@@ -138,7 +138,7 @@ def prospects_of(
     source, takes a bootstrap, of which nothing is certain but what the always-valid bound says.
     """
     against = gate.against
-    is_first = not has_champion and Arm.CHAMPION not in arms
+    is_first = has_champion is False and Arm.CHAMPION not in arms
     comparisons: list[tuple[Arm, NonInferiority | Superiority]] = []
     if against.champion is not None and not is_first:
         comparisons.append((Arm.CHAMPION, against.champion))

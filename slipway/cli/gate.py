@@ -28,6 +28,7 @@ def gate(
     *,
     gate: str = "default",
     attempt: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    first_release: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Decide on recorded results; asks no model. Exits 0 for promote, 1 for hold, 3 for inconclusive.
@@ -36,11 +37,14 @@ def gate(
         results: JSONL as `slipway evaluate --out` and each release write it.
         gate: Name or path of a gate file.
         attempt: Which attempt of this candidate on this suite it is, from 1; later ones need clearer evidence.
+        first_release: There is no champion yet, so that rules about it are left out, as the gate file says. Without
+            this, results that lack the champion leave such rules open.
         as_json: Print one JSON document on stdout.
     """
+    has_champion = False if first_release else None
     lines = read_results(results)
     gc.freeze()  # they live until the process ends: no search for cycles need walk through them
-    verdict = decide(lines, load_gate(find_config(ConfigKind.GATE, gate)), attempt=attempt)
+    verdict = decide(lines, load_gate(find_config(ConfigKind.GATE, gate)), attempt=attempt, has_champion=has_champion)
     summarise_step(lines, name=results.name, verdict=verdict)
     if as_json:
         print_json(verdict.as_document())

@@ -497,7 +497,7 @@ WITH_CHAMPION = {
 
 
 def test_first_release_skips_the_champion_and_says_so():
-    verdict = decide(arm("candidate", [1] * 100), gate(**WITH_CHAMPION))
+    verdict = decide(arm("candidate", [1] * 100), gate(**WITH_CHAMPION), has_champion=False)
     assert verdict.verdict is Decision.PROMOTE
     assert len(verdict.rules) == 1
     assert verdict.reasons[1:] == (
@@ -506,9 +506,17 @@ def test_first_release_skips_the_champion_and_says_so():
     )
 
 
+def test_results_that_lack_the_champion_are_no_first_release():
+    """Nobody said that there is none: it may only not have been asked."""
+    verdict = decide(arm("candidate", [1] * 100), gate(**WITH_CHAMPION))
+    assert verdict.verdict is Decision.INCONCLUSIVE
+    assert "no results of the champion" in verdict.reasons[0]
+    assert "--first-release" in verdict.reasons[0]
+
+
 def test_first_release_with_champion_rules_only_has_no_rule_left():
     rules = gate(against={"champion": {"metric": "score", "margin": 0.05}})
-    assert decide(arm("candidate", [1] * 100), rules).verdict is Decision.INCONCLUSIVE
+    assert decide(arm("candidate", [1] * 100), rules, has_champion=False).verdict is Decision.INCONCLUSIVE
 
 
 def test_first_release_can_be_refused():
@@ -577,7 +585,8 @@ def test_order_of_lines_does_not_matter(source, ours):
 @given(scores)
 @settings(max_examples=30, deadline=None)
 def test_rules_order_low_estimate_and_high(ours):
-    for rule in decide(arm("candidate", ours) + arm("base", [0] * len(ours)), FULL).rules:
+    results = arm("candidate", ours) + arm("base", [0] * len(ours))
+    for rule in decide(results, FULL, has_champion=False).rules:
         assert rule.low <= rule.estimate <= rule.high
         assert rule.outcome in set(Outcome)
 

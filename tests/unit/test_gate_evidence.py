@@ -351,7 +351,7 @@ def test_ratio_of_costs_in_too_few_groups_is_inconclusive():
 
 
 def test_cost_with_a_champion_is_left_out_on_a_first_release():
-    verdict = decide(priced("candidate", 100), gate(**FLOOR, **COST))
+    verdict = decide(priced("candidate", 100), gate(**FLOOR, **COST), has_champion=False)
     assert verdict.verdict is Decision.PROMOTE
     assert verdict.reasons[-1] == "There is no champion yet, so the candidate was not compared with one in cost."
 

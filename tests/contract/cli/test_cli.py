@@ -80,7 +80,16 @@ def outputs(desk, *texts: str) -> Path:
 
 def results(desk, passed: list[bool], *, arm: str = "candidate", **more) -> Path:
     lines = [
-        json.dumps({"case": f"c{at}", "arm": arm, "passed": good, "score": float(good), **more})
+        json.dumps(
+            {
+                "case": f"c{at}",
+                "arm": arm,
+                "passed": good,
+                "score": float(good),
+                "checks": [{"type": "equals", "passed": good, "score": float(good)}],
+                **more,
+            }
+        )
         for at, good in enumerate(passed)
     ]
     return desk.write("results.jsonl", "\n".join(lines))
@@ -260,6 +269,21 @@ def test_gate_verdicts_and_exit_codes(desk, passed, verdict, code):
     plain = desk.call("gate", desk.directory / "results.jsonl", "--gate", "any")
     assert plain.code == code
     assert plain.out.startswith(f"{verdict}\n")
+
+
+def test_gate_is_told_that_there_is_no_champion_yet(desk):
+    """Results that lack the champion may be those of a first release, or of one that forgot to ask it."""
+    gate = desk.write(
+        "compared.yaml",
+        "require: [{metric: pass_rate, at_least: 0.8}]\nagainst: {champion: {metric: score, margin: 0.1}}\n",
+    )
+    lines = results(desk, [True] * 40)
+    open_one = desk.call("gate", lines, "--gate", gate)
+    assert open_one.code == 3
+    assert "no results of the champion" in open_one.out
+    first = desk.call("gate", lines, "--gate", gate, "--first-release")
+    assert first.code == 0
+    assert "There is no champion yet" in first.out
 
 
 def test_gate_prints_valid_json_for_results_that_are_not_numbers(desk):

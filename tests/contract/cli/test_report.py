@@ -20,7 +20,14 @@ TARGET = "kind: lorax\nbases: {org/base: {}}\nredact: ['\\d{4}-\\d{4}']\n"
 def recorded(desk):
     """A desk with results of two cases, the suite, a gate that they fail, and a target that masks card numbers."""
     lines = [
-        {"case": f"c{at}", "arm": arm, "passed": arm == "champion", "score": float(arm == "champion"), "output": arm}
+        {
+            "case": f"c{at}",
+            "arm": arm,
+            "passed": arm == "champion",
+            "score": float(arm == "champion"),
+            "output": arm,
+            "checks": [{"type": "equals", "passed": arm == "champion", "score": float(arm == "champion")}],
+        }
         for at in range(2)
         for arm in ("candidate", "champion")
     ]
