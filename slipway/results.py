@@ -53,7 +53,7 @@ class CheckResult(BaseModel):
     weight: float = 1.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: that takes thrice the time, for each answer
 class Timing:
     """What the server told of its own time, in milliseconds; None where it, or a front end, told nothing."""
 

@@ -180,6 +180,7 @@ class Dossier:
         if self.results is not None:
             attempt = self.verdict.attempt if self.verdict else 1
             strictness = ["--attempt", str(attempt)] if attempt > 1 else []
+            strictness += ["--first-release"] if self.champion is None else []
             commands.append(shlex.join(["slipway", "gate", str(self.results), "--gate", gate, *strictness]))
             masking = ["--target", target] if plan.target.redact else []
             commands.append(

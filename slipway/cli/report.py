@@ -18,7 +18,7 @@ from slipway.gate import decide
 from slipway.gate_file import load_gate
 from slipway.home import resolve_home
 from slipway.redaction import Redactor, scrub_text, secrets_from_environment
-from slipway.report import Figures, ReportData, masked, render_html, render_summary
+from slipway.report import Figures, masked, render_html, render_summary
 from slipway.report.recorded import data_of_results
 from slipway.results_io import read_results
 from slipway.services.step_summary import append_step_summary
@@ -37,6 +37,7 @@ def report(
     suite: str | None = None,
     gate: str | None = None,
     attempt: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 1,
+    first_release: Annotated[bool, Parameter(negative="")] = False,
     target: str | None = None,
     out: Path = Path(REPORT_FILE),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -48,6 +49,7 @@ def report(
         suite: Name or path of the suite, for the prompts.
         gate: Name or path of a gate file, for the verdict.
         attempt: Which attempt of this candidate on this suite it is, from 1.
+        first_release: There is no champion yet; as for `slipway gate`.
         target: Name or path of a target file, whose `redact` patterns mask the prompts.
         out: Where to write the report.
         as_json: Print one JSON document on stdout.
@@ -57,28 +59,16 @@ def report(
         found = _of_release(results)
         return _tell(found, as_json=as_json)
     require_writable(out)
-    known = _read(path, suite, gate, attempt, out)
     redactor = Redactor(load_target(find_config(ConfigKind.TARGET, target)).redact if target else ())
-    data = masked(known, secrets=partial(scrub_text, secrets=secrets_from_environment(os.environ)), private=redactor)
-    figures = Figures.of(data)
-    write_text(out, render_html(data, figures=figures))
-    append_step_summary(render_summary(data, report=out.absolute().as_uri(), figures=figures))
-    return _tell(out.absolute(), as_json=as_json)
-
-
-def _read(path: Path, suite: str | None, gate: str | None, attempt: int, out: Path) -> ReportData:
-    loaded = load_suite(find_config(ConfigKind.SUITE, suite), need_prompts=False) if suite else None
     rules = load_gate(find_config(ConfigKind.GATE, gate)) if gate else None
-    command = ["slipway", "report", str(path), "--out", str(out)]
-    again = "" if attempt == 1 else str(attempt)
-    for option, value in (("--suite", suite), ("--gate", gate), ("--attempt", again)):
-        command += [option, value] if value else []
-    results = read_results(path)
-    return data_of_results(
-        results,
+    lines = read_results(path)
+    verdict = decide(lines, rules, attempt=attempt, has_champion=False if first_release else None) if rules else None
+    loaded = load_suite(find_config(ConfigKind.SUITE, suite), need_prompts=False, mask=redactor) if suite else None
+    known = data_of_results(
+        lines,
         name=path.name,
         suite=loaded,
-        verdict=decide(results, rules, attempt=attempt) if rules else None,
+        verdict=verdict,
         gate=rules,
         references={
             "recorded results": str(path),
@@ -86,8 +76,23 @@ def _read(path: Path, suite: str | None, gate: str | None, attempt: int, out: Pa
             "suite": f"{suite} {loaded.digest}" if loaded else "",
             "gate": gate or "",
         },
-        reproduce=(shlex.join(command),),
+        reproduce=(_command(path, out, suite, gate, attempt, target=target, first_release=first_release),),
     )
+    data = masked(known, secrets=partial(scrub_text, secrets=secrets_from_environment(os.environ)), private=redactor)
+    figures = Figures.of(data)
+    write_text(out, render_html(data, figures=figures))
+    append_step_summary(render_summary(data, report=out.absolute().as_uri(), figures=figures))
+    return _tell(out.absolute(), as_json=as_json)
+
+
+def _command(  # as the command line has them
+    path: Path, out: Path, suite: str | None, gate: str | None, attempt: int, *, target: str | None, first_release: bool
+) -> str:
+    again = "" if attempt == 1 else str(attempt)
+    given = (("--suite", suite), ("--gate", gate), ("--attempt", again), ("--target", target))
+    options = [word for option, value in given if value for word in (option, value)]
+    first = ["--first-release"] if first_release else []
+    return shlex.join(["slipway", "report", str(path), "--out", str(out), *options, *first])
 
 
 def _of_release(release_id: str) -> Path:

@@ -64,7 +64,7 @@ def make_ask(client: LoraxClient, adapter_id: str | None, source: Source | None,
                 time_per_token_ms=told.time_per_token_ms,
                 total_ms=told.total_ms,
             ),
-            logprobs=tuple([token.logprob for token in reply.tokens]) if reply.tokens else None,
+            logprobs=reply.logprobs or None,
         )
 
     return ask

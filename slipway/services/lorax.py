@@ -28,7 +28,6 @@ from slipway.services.lorax_models import (
     GenerationParameters,
     ReplyHeaders,
     ServerFacts,
-    Token,
     TokenizedPiece,
 )
 from slipway.services.lorax_replies import LoraxReplies
@@ -42,7 +41,6 @@ __all__ = [
     "LoraxClient",
     "ReplyHeaders",
     "ServerFacts",
-    "Token",
     "TokenizedPiece",
 ]
 

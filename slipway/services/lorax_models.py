@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,7 +19,6 @@ __all__ = [
     "Reply",
     "ReplyHeaders",
     "ServerFacts",
-    "Token",
     "TokenizedPiece",
 ]
 
@@ -72,36 +73,63 @@ class GenerationParameters:
 GREEDY = GenerationParameters()
 
 
-class Token(Protocol):
-    """One generated token with its natural-log probability under the model; ``lorax.types.Token`` is one."""
+class ReplyHeaders:
+    """What LoRAX tells in headers; None where a front end hid it. Read when asked for: most of it is for one reply.
 
-    id: int
-    text: str
-    logprob: float
-    special: bool
+    Args:
+        headers: All, their names in lower case.
+    """
 
+    __slots__ = ("_headers",)
 
-class ReplyHeaders(NamedTuple):
-    """What LoRAX tells in headers; None where a front end hid it. ``queue_ms`` includes the adapter's load."""
+    def __init__(self, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._headers = headers
 
-    adapter_id: str | None = None
-    adapter_source: str | None = None
-    model_id: str | None = None
-    queue_ms: float | None = None
-    inference_ms: float | None = None
-    time_per_token_ms: float | None = None
-    total_ms: float | None = None
+    @property
+    def adapter_id(self) -> str | None:
+        """As the request named it."""
+        return self._headers.get("x-adapter-id")
+
+    @property
+    def adapter_source(self) -> str | None:
+        """As the request named it."""
+        return self._headers.get("x-adapter-source")
+
+    @property
+    def model_id(self) -> str | None:
+        """The base model."""
+        return self._headers.get("x-model-id")
+
+    @property
+    def queue_ms(self) -> float | None:
+        """From the request to its first batch, the adapter's load included."""
+        return _number(self._headers.get("x-queue-time"))
+
+    @property
+    def inference_ms(self) -> float | None:
+        """In batches."""
+        return _number(self._headers.get("x-inference-time"))
+
+    @property
+    def time_per_token_ms(self) -> float | None:
+        """The same for each generated token."""
+        return _number(self._headers.get("x-time-per-token"))
+
+    @property
+    def total_ms(self) -> float | None:
+        """From the request to its reply."""
+        return _number(self._headers.get("x-total-time"))
 
 
 class Generation(NamedTuple):
-    """One answer. Like its headers it is a named tuple, which is made six times as fast as a frozen dataclass.
+    """One answer. A named tuple, which is made six times as fast as a frozen dataclass.
 
     Attributes:
         text: Without special tokens; with the stop string that matched.
         finish_reason: Length is tested before end-of-sequence.
         prompt_tokens: Counted by the server.
         generated_tokens: Counted by the server, end-of-sequence included.
-        tokens: Generated tokens; empty for chat, whose route returns none.
+        logprobs: Natural logarithms of the generated tokens' probabilities; empty for chat, whose route returns none.
         prefill: The prompt's (id, text, logprob) when asked for; the first logprob is None.
         headers: What the server told of itself.
         latency_ms: From sending to the whole reply, by our clock, of the attempt that succeeded.
@@ -111,7 +139,7 @@ class Generation(NamedTuple):
     finish_reason: FinishReason
     prompt_tokens: int
     generated_tokens: int
-    tokens: tuple[Token, ...] = ()
+    logprobs: tuple[float, ...] = ()
     prefill: tuple[tuple[int, str, float | None], ...] = ()
     headers: ReplyHeaders = ReplyHeaders()
     latency_ms: float = 0.0
@@ -144,3 +172,13 @@ class TokenizedPiece(Reply):
     text: str
     start: int
     stop: int
+
+
+def _number(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

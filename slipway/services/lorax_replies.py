@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,7 +15,7 @@ from slipway.errors import ProtocolError
 from slipway.services.http import Service, json_body
 from slipway.services.http_errors import bare_url
 from slipway.services.lorax_models import FinishReason, Generation, Reply, ReplyHeaders, TokenizedPiece
-from slipway.services.lorax_types import first_error, lorax_modules
+from slipway.services.lorax_types import brief_response, first_error, lorax_modules
 from slipway.services.wire_connection import RawReply
 
 if TYPE_CHECKING:
@@ -74,15 +74,15 @@ class LoraxReplies:
 
     def generation(self, reply: RawReply, url: str) -> Generation:
         """Read the reply of ``/generate``."""
-        details, text = self._native(reply, url)
+        details, text, logprobs = self._native(reply, url)
         return Generation(
             text=text,
             finish_reason=_FINISH_REASONS[details.finish_reason],
             prompt_tokens=details.prompt_tokens,
             generated_tokens=details.generated_tokens,
-            tokens=tuple(details.tokens),
+            logprobs=logprobs,
             prefill=tuple([(item.id, item.text, item.logprob) for item in details.prefill]),
-            headers=_headers(reply.headers),
+            headers=ReplyHeaders(reply.headers),
             latency_ms=reply.elapsed_ms,
         )
 
@@ -100,7 +100,7 @@ class LoraxReplies:
             finish_reason=reason,
             prompt_tokens=answer.usage.prompt_tokens,
             generated_tokens=answer.usage.completion_tokens,
-            headers=_headers(reply.headers),
+            headers=ReplyHeaders(reply.headers),
             latency_ms=reply.elapsed_ms,
         )
 
@@ -125,24 +125,23 @@ class LoraxReplies:
         except ValidationError:
             return self._validated(model, self._body(reply, url), reply, url)
 
-    def _native(self, reply: RawReply, url: str) -> tuple[Details, str]:
-        """Read a native reply: its details and its text.
+    def _native(self, reply: RawReply, url: str) -> tuple[Details, str, tuple[float, ...]]:
+        """Read a native reply: its details, its text, and its tokens' log probabilities.
 
         Reading JSON and types in one go costs half of doing it one after the other, but does not tell which token has
         no number; then it is done again, slowly.
         """
-        _, types = lorax_modules()
         try:
-            typed = types.Response.model_validate_json(reply.body, strict=True)
+            typed: Any = brief_response().model_validate_json(reply.body, strict=True)
+            logprobs = tuple([token["logprob"] for token in typed.details.tokens])
         except ValidationError:
-            typed = None
-        if typed is None or typed.details is None:
+            _, types = lorax_modules()
             typed = self._native_step_by_step(types.Response, reply, url)
-        tokens = typed.details.tokens
-        if not math.isfinite(sum([token.logprob for token in tokens])):  # one look instead of one for each
-            for index, token in enumerate(tokens):
-                self._finite(token.logprob, index, reply, url)
-        return typed.details, typed.generated_text
+            logprobs = tuple([token.logprob for token in typed.details.tokens])
+        if not math.isfinite(sum(logprobs)):  # one look instead of one for each
+            for index, logprob in enumerate(logprobs):
+                self._finite(logprob, index, reply, url)
+        return typed.details, typed.generated_text, logprobs
 
     def _native_step_by_step(self, model: type[Response], reply: RawReply, url: str) -> Response:
         body = self._body(reply, url)
@@ -183,25 +182,3 @@ class LoraxReplies:
             fix=fix
             or "Check that the address is a LoRAX server; if it is, its version answers in a new way: report it.",
         )
-
-
-def _headers(headers: Mapping[str, str]) -> ReplyHeaders:
-    return ReplyHeaders(
-        adapter_id=headers.get("x-adapter-id"),
-        adapter_source=headers.get("x-adapter-source"),
-        model_id=headers.get("x-model-id"),
-        queue_ms=_number(headers.get("x-queue-time")),
-        inference_ms=_number(headers.get("x-inference-time")),
-        time_per_token_ms=_number(headers.get("x-time-per-token")),
-        total_ms=_number(headers.get("x-total-time")),
-    )
-
-
-def _number(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None

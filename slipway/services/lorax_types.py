@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from types import ModuleType
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError, create_model
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-__all__ = ["first_error", "lorax_modules"]
+__all__ = ["brief_response", "first_error", "lorax_modules"]
 
 
 @lru_cache(maxsize=1)
@@ -16,6 +17,21 @@ def lorax_modules() -> tuple[ModuleType, ModuleType]:
     from lorax import errors, types  # noqa: PLC0415  # only callers should pay
 
     return errors, types
+
+
+@lru_cache(maxsize=1)
+def brief_response() -> type[BaseModel]:
+    """Give ``lorax.types.Response`` with nothing of a generated token but its log probability.
+
+    To make an object of each token takes half of the time in which a reply is read, and nobody looks at them.
+    """
+    _, types = lorax_modules()
+    details: type[BaseModel] = create_model("BriefDetails", __base__=types.Details, tokens=(list[_Logprob], ...))
+    return create_model("BriefResponse", __base__=types.Response, details=(details, ...))
+
+
+class _Logprob(TypedDict):
+    logprob: float
 
 
 def first_error(error: ValidationError) -> str:

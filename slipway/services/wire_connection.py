@@ -8,6 +8,7 @@ read in two ways: two lengths, a length beside chunks, folded headers.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -17,7 +18,36 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from slipway.services.http import Timeouts
 from slipway.services.http_errors import OversizedReplyError
 
-__all__ = ["READ_BYTES", "Connection", "RawReply"]
+__all__ = ["READ_BYTES", "Connection", "Headers", "RawReply"]
+
+
+class Headers(Mapping[str, str]):
+    """Headers of a reply, decoded when asked for: of a dozen that a server sends, five are of use.
+
+    Names are in lower case; values in ISO 8859-1, as HTTP has them, several of one name joined by commas.
+
+    Args:
+        names: As received.
+        values: One for each.
+    """
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, names: Sequence[bytes], values: Sequence[bytes]) -> None:
+        self._places = _places(tuple(names))
+        self._values = values
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join([self._values[place].decode("latin-1").rstrip(" \t") for place in self._places[name]])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class RawReply(NamedTuple):
@@ -25,13 +55,13 @@ class RawReply(NamedTuple):
 
     Attributes:
         status_code: As sent.
-        headers: Names in lower case; values in ISO 8859-1, as HTTP has them, several of one name joined by commas.
+        headers: See ``Headers``.
         body: Its bytes, without chunks.
         elapsed_ms: From the first byte sent to the last byte received, without waiting for a connection.
     """
 
     status_code: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
     elapsed_ms: float
 
@@ -170,7 +200,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """The server sends no more. A reply that says nothing of its length is thereby whole."""
-        if self._is_in_body and _LENGTHS.isdisjoint(_decoded(self._names, self._values)):
+        if self._is_in_body and _LENGTHS.isdisjoint(Headers(self._names, self._values)):
             self.on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -226,7 +256,7 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
         if not waiter.done():
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            waiter.set_result(RawReply(status, _decoded(names, values), body, (now - self._sent_at) * 1000.0))
+            waiter.set_result(RawReply(status, Headers(names, values), body, (now - self._sent_at) * 1000.0))
 
     # The clock
 
@@ -253,24 +283,11 @@ class Connection(asyncio.BufferedProtocol):
             waiter.set_exception(error)
 
 
-def _decoded(names: list[bytes], values: list[bytes]) -> dict[str, str]:
-    """Give headers as text, those of one name joined. Decoded in one go: the parser lets no line break into them."""
-    if not names:
-        return {}
-    keys = _keys(tuple(names))
-    lines = b"\n".join(values)
-    texts = lines.decode("latin-1").split("\n")
-    if b" \n" in lines or b"\t\n" in lines or lines.endswith((b" ", b"\t")):  # the parser leaves what trails a value
-        texts = [text.rstrip(" \t") for text in texts]
-    found = dict(zip(keys, texts, strict=True))
-    if len(found) < len(keys):
-        found = {}
-        for key, text in zip(keys, texts, strict=True):
-            found[key] = f"{found[key]}, {text}" if key in found else text
-    return found
-
-
 @lru_cache(maxsize=64)
-def _keys(names: tuple[bytes, ...]) -> list[str]:
-    """Give names as text in lower case; a server sends the same ones with every reply."""
-    return [name.decode("latin-1").lower() for name in names]
+def _places(names: tuple[bytes, ...]) -> Mapping[str, tuple[int, ...]]:
+    """Tell where each header stands, by its name in lower case; a server sends the same ones with every reply."""
+    places: dict[str, tuple[int, ...]] = {}
+    for place, name in enumerate(names):
+        key = name.decode("latin-1").lower()
+        places[key] = (*places.get(key, ()), place)
+    return places
