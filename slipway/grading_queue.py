@@ -26,7 +26,7 @@ __all__ = ["Answered", "GradingQueue"]
 BACKLOG = 1024
 """Answers that may wait to be graded, by rules or a judge; beyond that whoever brings one waits too, so that results
 keep up with answers."""
-SLICE_SECONDS = 0.005
+SLICE_SECONDS = 0.001
 """Rules are applied for so long at a time; replies that come meanwhile are seen so much later at most."""
 
 
