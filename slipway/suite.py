@@ -73,6 +73,9 @@ def load_suite(
     if shared := builder.shared_names():
         several = "1 description is" if shared == 1 else f"{shared} descriptions are"
         notes[f"{several} shared by several tests: their cases are numbered."] = None
+    if unchecked := sum(not case.checks for case in cases):
+        named = "1 case has" if unchecked == 1 else f"{unchecked} cases have"
+        notes[f"{named} no assertion: whatever is answered passes."] = None
     return Suite(
         path=path,
         description=entry.description,

@@ -160,6 +160,14 @@ def test_cases_of_one_id_are_numbered(write):
     assert [case.id for case in suite.cases] == ["a #1", "a #2", "b"]
 
 
+@pytest.mark.parametrize(("bare", "note"), [(0, None), (1, "1 case has no assertion"), (2, "2 cases have no")])
+def test_cases_that_check_nothing_are_told(write, bare, note):
+    checked = "- {vars: {prompt: a}, assert: [{type: equals, value: x}]}\n"
+    notes = load_suite(write(checked + "- {vars: {prompt: b}}\n" * bare)).notes
+    assert [*notes] == [one for one in notes if note and one.startswith(note)]
+    assert bool(notes) == bool(note)
+
+
 def test_what_is_private_in_the_name_of_a_case_is_masked_and_names_stay_apart(write):
     path = write("- {description: call Ann, vars: {prompt: a}}\n- {description: call Bob, vars: {prompt: b}}\n")
     plain = load_suite(path)
@@ -176,7 +184,7 @@ def test_shared_descriptions_are_numbered_over_the_whole_suite(write):
     )
     suite = load_suite(write(text + "- vars: {prompt: y}\n"))
     assert [case.id for case in suite.cases] == ["d #1", "d #2", "d #3", "e", "case-0006", "case-0006'"]
-    assert suite.notes == ("1 description is shared by several tests: their cases are numbered.",)
+    assert "1 description is shared by several tests: their cases are numbered." in suite.notes
 
 
 def test_keys_of_the_author_may_hold_anchors(write):
