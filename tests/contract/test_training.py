@@ -26,7 +26,7 @@ from sandbox.suites import suite_examples, translation_cases  # noqa: E402
 from sandbox.train_base import main as train_base_main  # noqa: E402
 from sandbox.training import ADAPTER_NAMES, BASE_DIRECTORY, cache_directory  # noqa: E402
 from slipway.gate import decide, load_gate  # noqa: E402
-from slipway.results import Arm, CaseResult  # noqa: E402
+from slipway.results import Arm, CaseResult, CheckResult  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 ON_THE_SHIPPED_BASE = sorted(set(ADAPTER_NAMES) - {"wrong-base"})
@@ -285,6 +285,7 @@ def results_of(arm: Arm, given: list[str]) -> list[CaseResult]:
             passed=output == case.example.target,
             score=float(output == case.example.target),
             tags=case.tags,
+            checks=(CheckResult(type="equals", passed=output == case.example.target, score=1.0),),
             latency_ms=40.0,
         )
         for case, output in zip(translation_cases(), given, strict=True)

@@ -145,7 +145,7 @@ def without_prefect(monkeypatch):
         (RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server."), "temporary"),
     ],
 )
-def test_a_prefect_server_that_goes_away_is_no_defect_of_ours(error, says):
+async def test_a_prefect_server_that_goes_away_is_no_defect_of_ours(error, says):
     with pytest.raises(UnavailableError) as caught, prefect_session():
         raise error
     assert says in caught.value.message
@@ -153,6 +153,6 @@ def test_a_prefect_server_that_goes_away_is_no_defect_of_ours(error, says):
 
 
 @pytest.mark.usefixtures("without_prefect")
-def test_other_errors_of_a_release_pass_through():
+async def test_other_errors_of_a_release_pass_through():
     with pytest.raises(RuntimeError, match="something else"), prefect_session():
         raise RuntimeError("something else")

@@ -214,8 +214,9 @@ def test_grade_prints_one_result_per_case(graded_desk):
     ran = graded_desk.call("grade", "suite.yaml", outputs(graded_desk, "A", "abc", "nope"), "--json")
     assert ran.code == 1
     assert ran.err == ""
-    assert set(ran.document) == {"arms", "coverage", "checks", "unsupported", "results"}
-    assert ran.document["arms"] == {"candidate": {"cases": 3, "answered": 3, "passed": 2, "pass_rate": 2 / 3}}
+    assert set(ran.document) == {"arms", "coverage", "checks", "unsupported", "notes", "results"}
+    counts = {"cases": 3, "answered": 3, "not_asked": 0, "passed": 2, "pass_rate": 2 / 3}
+    assert ran.document["arms"] == {"candidate": counts}
     assert (ran.document["coverage"], ran.document["unsupported"]) == (1.0, [])
     results = ran.document["results"]
     assert [set(result) for result in results] == [CASE_KEYS] * 3
