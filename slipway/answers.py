@@ -163,7 +163,7 @@ def recall(
         for arm, pick in picks.items():
             if pick is not None:
                 update = {"case": case.id, "arm": arm, "tags": case.tags, "group": case.group}
-                result = pick.result.model_copy(update=update)
+                result = pick.result.but(**update)
                 chosen[case.id, arm] = Recorded(result=result, is_graded=pick.grading == key.grading)
     return chosen
 

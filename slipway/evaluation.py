@@ -215,7 +215,7 @@ class _Run:
             elif found.is_graded:
                 # The same bytes may have had another name on the server when they were asked.
                 name = {"adapter_id": self._contestants[arm].adapter_id}
-                self.table.put(index, found.result.model_copy(update=name))
+                self.table.put(index, found.result.but(**name))
             else:
                 item = self._answered(index, case, arm, answer_of(found.result), found.result)
                 if self._grading.is_judged(case):

@@ -81,7 +81,7 @@ class Recorder:
         mask = self.redact
         if mask is None:
             return checks
-        return tuple(check.model_copy(update={"reason": mask(check.reason)}) for check in checks)
+        return tuple(check.but(reason=mask(check.reason)) for check in checks)
 
 
 def subject_of(case: Case, answer: Answer, cost_usd: float | None) -> Subject:

@@ -1,22 +1,25 @@
 """The recorded results of an evaluation: one line per case and arm, as read and written in JSONL.
 
 The contract between running (``evaluation``), grading (``checks``), deciding (``gate``) and showing (``report``).
+
+Nobody changes these values, though they are not frozen: that would make them thrice as slow to make, one for each answer.
+Pydantic reads, verifies and writes them (``results_io``).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 __all__ = ["ASSERT_SET", "Arm", "CaseResult", "CheckResult", "Timing", "evidence_digest"]
 
 
-_RECORDED = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
+_RECORDED = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
 """NaN is written as NaN, not as null: the gate must see it, or a broken grader would look like a missing answer."""
 
 
@@ -35,14 +38,15 @@ class Arm(StrEnum):
     """As of any text; an enum's own is a function in Python, called some ten times for each answer."""
 
 
-class CheckResult(BaseModel):
+@dataclass(kw_only=True, slots=True)
+class CheckResult:
     """What one check said of one output.
 
     ``passed`` is None, and ``score`` 0, for a check that could not be applied for want of support (a program in another
     language, a judged check without a judge): it neither passes nor fails, and lowers the coverage.
     """
 
-    model_config = _RECORDED
+    __pydantic_config__: ClassVar[ConfigDict] = _RECORDED
 
     type: str
     passed: bool | None
@@ -52,8 +56,12 @@ class CheckResult(BaseModel):
     metric: str = ""
     weight: float = 1.0
 
+    def but(self, **changes: Any) -> CheckResult:  # noqa: ANN401  # of any field
+        """Give the same with other values."""
+        return replace(self, **changes)
 
-@dataclass(kw_only=True, slots=True)  # not frozen: that takes thrice the time, for each answer
+
+@dataclass(kw_only=True, slots=True)
 class Timing:
     """What the server told of its own time, in milliseconds; None where it, or a front end, told nothing."""
 
@@ -65,14 +73,15 @@ class Timing:
     total_ms: float | None = None
 
 
-class CaseResult(BaseModel):
+@dataclass(kw_only=True, slots=True)
+class CaseResult:
     """One case answered by one arm.
 
     ``error`` set means that the instrument failed: the case is missing for this arm, neither passed nor failed, and
     ``passed`` and ``score`` are null. ``not_asked`` says besides that nobody asked, because the verdict was certain.
     """
 
-    model_config = _RECORDED
+    __pydantic_config__: ClassVar[ConfigDict] = _RECORDED
 
     case: str
     arm: Arm
@@ -83,20 +92,24 @@ class CaseResult(BaseModel):
     tags: tuple[str, ...] = ()
     group: str | None = None
     checks: tuple[CheckResult, ...] = ()
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = field(default_factory=dict)
     """Weighted mean score of the checks that share a metric's name."""
-    latency_ms: float | None = Field(default=None, ge=0)
+    latency_ms: Annotated[float | None, Field(ge=0)] = None
     timing: Timing | None = None
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
     finish_reason: str | None = None
-    cost_usd: float | None = Field(default=None, ge=0)
+    cost_usd: Annotated[float | None, Field(ge=0)] = None
     session: str = ""
     """The evaluation that asked. Latencies compare only within one: under the same load."""
     redacted: bool = False
     """The output recorded here is not what was graded: patterns of the target were masked in it."""
     error: str | None = None
     not_asked: bool = False
+
+    def but(self, **changes: Any) -> CaseResult:  # noqa: ANN401  # of any field
+        """Give the same with other values."""
+        return replace(self, **changes)
 
 
 def evidence_digest(results: Iterable[CaseResult]) -> str:

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,11 +20,18 @@ from slipway.results import CaseResult
 from slipway.validation_errors import explain
 from slipway.yaml_files import read_text
 
-__all__ = ["RecordedOutput", "encode_result", "read_outputs", "read_results", "write_results"]
+__all__ = [
+    "RecordedOutput",
+    "as_document",
+    "as_result",
+    "encode_result",
+    "read_outputs",
+    "read_results",
+    "write_results",
+]
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+RecordT = TypeVar("RecordT")
 
-_RESULT = TypeAdapter(CaseResult)
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -46,6 +54,10 @@ class RecordedOutput(BaseModel):
     """Where it stands; filled in by ``read_outputs``."""
 
 
+_RESULT = TypeAdapter(CaseResult)
+_OUTPUT = TypeAdapter(RecordedOutput)
+
+
 def read_results(path: Path | str) -> list[CaseResult]:
     """Read recorded results, one JSON object a line; blank lines are skipped.
 
@@ -55,7 +67,7 @@ def read_results(path: Path | str) -> list[CaseResult]:
         ConfigFileError: With file, line and key.
     """
     with _without_collector():
-        return [result for _, result in _read(Path(path), CaseResult)]
+        return [result for _, result in _read(Path(path), _RESULT)]
 
 
 def read_outputs(path: Path | str) -> list[RecordedOutput]:
@@ -65,7 +77,7 @@ def read_outputs(path: Path | str) -> list[RecordedOutput]:
         ConfigFileError: With file, line and key.
     """
     with _without_collector():
-        return [output.model_copy(update={"line": line}) for line, output in _read(Path(path), RecordedOutput)]
+        return [output.model_copy(update={"line": line}) for line, output in _read(Path(path), _OUTPUT)]
 
 
 def write_results(path: Path | str, results: Sequence[CaseResult]) -> None:
@@ -99,7 +111,22 @@ def encode_result(result: CaseResult) -> bytes:
     try:
         return _RESULT.dump_json(result)
     except PydanticSerializationError:
-        return _encoded(result.model_dump())
+        return _encoded(asdict(result))
+
+
+def as_document(result: CaseResult) -> dict[str, object]:
+    """Give a recorded result as JSON values."""
+    document: dict[str, object] = _RESULT.dump_python(result, mode="json")
+    return document
+
+
+def as_result(document: object) -> CaseResult:
+    """Give back what ``as_document`` gave.
+
+    Raises:
+        pydantic.ValidationError: It is something else.
+    """
+    return _RESULT.validate_python(document)
 
 
 def _lines(results: Iterable[CaseResult]) -> Iterator[bytes]:
@@ -118,19 +145,19 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: Path, model: type[ModelT]) -> Iterator[tuple[int, ModelT]]:
+def _read(path: Path, kind: TypeAdapter[RecordT]) -> Iterator[tuple[int, RecordT]]:
     # Only "\n" ends a line: the other separators that splitlines knows may stand inside a JSON string.
     for number, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip():
             continue
         try:
-            yield number, model.model_validate_json(text, strict=True)  # four times as fast as what mends and explains
+            yield number, kind.validate_json(text, strict=True)  # four times as fast as what mends and explains
         except ValidationError:
-            yield number, _explained(path, number, text, model)
+            yield number, _explained(path, number, text, kind)
 
 
-def _explained(path: Path, number: int, text: str, model: type[ModelT]) -> ModelT:
-    """Read a line that the model refused: mend what can be, else say what is wrong with it."""
+def _explained(path: Path, number: int, text: str, kind: TypeAdapter[RecordT]) -> RecordT:
+    """Read a line that was refused: mend what can be, else say what is wrong with it."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -139,17 +166,17 @@ def _explained(path: Path, number: int, text: str, model: type[ModelT]) -> Model
         ) from None
     if not isinstance(value, dict):
         raise ConfigFileError("is not a JSON object.", file=path, line=number, fix='Write {"case": ...}.')
-    return _build(path, number, value, model)
+    return _build(path, number, value, kind)
 
 
-def _build(path: Path, number: int, value: dict[str, object], model: type[ModelT]) -> ModelT:
+def _build(path: Path, number: int, value: dict[str, object], kind: TypeAdapter[RecordT]) -> RecordT:
     latency = value.get("latency_ms")
     if isinstance(latency, float) and math.isnan(latency):
         value["latency_ms"] = math.inf  # the model's bound has no place for NaN, and both say that the clock is broken
     try:
-        return model.model_validate_json(_encoded(value), strict=True)
+        return kind.validate_json(_encoded(value), strict=True)
     except ValidationError as error:
-        problem = explain(error, model, lambda _: True)[0]
+        problem = explain(error, BaseModel, lambda _: True)[0]
         key = ".".join(map(str, problem.key))
         raise ConfigFileError(problem.message, file=path, line=number, key=key, fix=problem.fix) from None
 

@@ -172,7 +172,7 @@ def _combined(
         if check.base_type == ASSERT_SET:
             members = [_result(inner, outcome) for inner, outcome in zip(check.checks, remaining, strict=False)]
             result = _set_result(check, members)
-            results.extend((result, *(member.model_copy(update={"weight": 0.0}) for member in members)))
+            results.extend((result, *(member.but(weight=0.0) for member in members)))
             named.extend(
                 (member.metric, member.weight, member.score) for member in members if member.passed is not None
             )

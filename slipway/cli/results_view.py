@@ -10,6 +10,7 @@ from rich.markup import escape
 from slipway.cli.output import printable
 from slipway.coverage import measure_coverage
 from slipway.results import Arm, CaseResult
+from slipway.results_io import as_document
 from slipway.suite import Suite, UnsupportedAssertion
 
 __all__ = ["print_results", "print_suite_notes", "results_document", "results_exit_code"]
@@ -104,7 +105,7 @@ def results_document(
             for entry in unsupported
         ],
         "notes": list(notes),
-        "results": [result.model_dump(mode="json") for result in results],
+        "results": [as_document(result) for result in results],
     }
 
 

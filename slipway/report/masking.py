@@ -57,12 +57,12 @@ def _result(line: CaseResult, mask: Mask) -> CaseResult:
         "checks": tuple(_check(check, mask) for check in line.checks),
     }
     changed = {name: value for name, value in texts.items() if value != getattr(line, name)}
-    return line.model_copy(update=changed) if changed else line
+    return line.but(**changed) if changed else line
 
 
 def _check(check: CheckResult, mask: Mask) -> CheckResult:
     reason = mask(check.reason)
-    return check if reason == check.reason else check.model_copy(update={"reason": reason})
+    return check if reason == check.reason else check.but(reason=reason)
 
 
 def _mapped(value: ValueT, mask: Mask) -> ValueT:

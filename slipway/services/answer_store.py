@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from slipway.answers import CaseKey, StoredAnswer
 from slipway.errors import StoreError
-from slipway.results import CaseResult
+from slipway.results_io import as_result
 from slipway.services.line_writer import LineWriter
 
 __all__ = ["AnswerStore", "Answerer"]
@@ -126,7 +126,7 @@ def _parse(line: bytes) -> StoredAnswer | None:
             request=value["request"],
             ordinal=value["ordinal"],
             grading=value["grading"],
-            result=CaseResult.model_validate(value["result"]),
+            result=as_result(value["result"]),
         )
     except (ValueError, KeyError, TypeError, ValidationError, RecursionError):
         logger.warning("a recorded answer cannot be read, and is asked for again")

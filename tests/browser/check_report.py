@@ -66,8 +66,8 @@ def results(count: int, loss: float, seed: int) -> list[CaseResult]:
                     generated_tokens=30,
                 )
             )
-    lines[0] = lines[0].model_copy(update={"output": HOSTILE, "passed": False, "score": 0.0})
-    lines[1] = lines[1].model_copy(update={"passed": True, "score": 1.0})
+    lines[0] = lines[0].but(output=HOSTILE, passed=False, score=0.0)
+    lines[1] = lines[1].but(passed=True, score=1.0)
     lines[3] = CaseResult(case="case-0001", arm=Arm.CANDIDATE, tags=(TAGS[1],), error="503: overloaded")
     return lines
 

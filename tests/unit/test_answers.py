@@ -167,7 +167,7 @@ def test_the_gate_says_which_arms_are_paired():
 
 def test_an_answer_comes_back_out_of_its_result():
     timing = Timing(queue_ms=1.0)
-    result = stored(case()).result.model_copy(update={"timing": timing, "prompt_tokens": 3, "finish_reason": "length"})
+    result = stored(case()).result.but(timing=timing, prompt_tokens=3, finish_reason="length")
     answer = answer_of(result)
     assert (answer.output, answer.latency_ms, answer.timing) == ("good", 5.0, timing)
     assert (answer.prompt_tokens, answer.generated_tokens, answer.finish_reason) == (3, None, "length")

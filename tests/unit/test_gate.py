@@ -417,7 +417,7 @@ def test_fewer_pairs_than_min_cases_is_inconclusive():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1.1])
 def test_one_impossible_score_makes_everything_inconclusive(value):
     results = arm("candidate", [1] * 200)
-    results[7] = results[7].model_copy(update={"score": value})
+    results[7] = results[7].but(score=value)
     verdict = decide(results, FLOOR)
     assert verdict.verdict is Decision.INCONCLUSIVE
     assert "'case-0007' is not a number in range" in verdict.reasons[0]
@@ -426,18 +426,18 @@ def test_one_impossible_score_makes_everything_inconclusive(value):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_one_impossible_latency_makes_everything_inconclusive(value):
     results = arm("candidate", [1] * 200)
-    results[7] = results[7].model_copy(update={"latency_ms": value})
+    results[7] = results[7].but(latency_ms=value)
     assert decide(results, FLOOR).verdict is Decision.INCONCLUSIVE
 
 
 def test_result_that_is_neither_passed_nor_scored_is_missing():
     results = arm("candidate", [1] * 50)
-    results[0] = results[0].model_copy(update={"score": None, "passed": None})
+    results[0] = results[0].but(score=None, passed=None)
     assert "neither passed nor scored" in " ".join(decide(results, gate(max_missing=0.01)).reasons)
 
 
 def test_recorded_pass_without_a_score_serves_the_pass_rate_only():
-    results = [result.model_copy(update={"score": None}) for result in arm("candidate", [1] * 50)]
+    results = [result.but(score=None) for result in arm("candidate", [1] * 50)]
     assert decide(results, FLOOR).verdict is Decision.PROMOTE
     assert decide(results, gate(require=[{"metric": "score", "at_least": 0.1}])).verdict is Decision.INCONCLUSIVE
 
@@ -478,7 +478,7 @@ def test_candidate_that_cannot_be_told_from_the_base_is_not_proven_attached():
     verdict = decide(results, FLOOR)
     assert verdict.verdict is Decision.INCONCLUSIVE
     assert "Attachment not proven" in verdict.reasons[0]
-    results[3] = results[3].model_copy(update={"output": "different"})
+    results[3] = results[3].but(output="different")
     assert decide(results, FLOOR).verdict is Decision.PROMOTE
     unrecorded = arm("candidate", [1] * 60, output="") + arm("base", [1] * 60, output="")
     assert decide(unrecorded, FLOOR).verdict is Decision.PROMOTE

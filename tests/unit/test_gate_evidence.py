@@ -180,7 +180,7 @@ def test_clustered_interval_is_never_narrower_than_the_exact_one():
     ours = lines("candidate", 200, group=by(2), score=lambda index: float(index not in {3, 90}))
     grouped, alone = (
         only(decide(results, gate(require=[{"metric": "pass_rate", "at_least": 0.9}])))
-        for results in (ours, [line.model_copy(update={"group": None}) for line in ours])
+        for results in (ours, [line.but(group=None) for line in ours])
     )
     assert grouped.low <= alone.low
     assert grouped.high >= alone.high
@@ -243,10 +243,10 @@ def test_named_metrics_are_compared_on_the_cases_that_have_them():
 def test_answer_without_the_metric_that_another_arm_has_is_missing():
     """A safety metric that the candidate's line lacks must not count as passed."""
     candidate = toned("candidate", 120, 1.0)
-    candidate[1] = candidate[1].model_copy(update={"metrics": {}})
+    candidate[1] = candidate[1].but(metrics={})
     rules = gate(require=[{"metric": "metrics.tone", "at_least": 1.0}])
     assert decide(candidate + toned("base", 120, 0.0), rules).verdict is Decision.INCONCLUSIVE
-    failed = candidate[1].model_copy(update={"error": "503", "passed": None, "score": None})
+    failed = candidate[1].but(error="503", passed=None, score=None)
     assert decide([candidate[0], failed, *candidate[2:]], rules).verdict is Decision.INCONCLUSIVE
 
 
@@ -346,7 +346,7 @@ def test_ratio_of_costs_that_cannot_be_computed_is_inconclusive(champion, says):
 
 
 def test_ratio_of_costs_in_too_few_groups_is_inconclusive():
-    results = [line.model_copy(update={"group": "one"}) for line in priced("candidate", 50) + priced("champion", 50)]
+    results = [line.but(group="one") for line in priced("candidate", 50) + priced("champion", 50)]
     assert "1 groups are too few" in decide(results, gate(**COST)).reasons[0]
 
 
@@ -391,7 +391,7 @@ def test_answers_that_nobody_checked_promote_nothing():
 
 def test_some_answers_without_a_check_are_told():
     results = lines("candidate", 50)
-    results[3] = results[3].model_copy(update={"checks": ()})
+    results[3] = results[3].but(checks=())
     verdict = decide(results, gate(require=[{"metric": "pass_rate", "at_least": 0.5}]))
     assert verdict.verdict is Decision.PROMOTE
     assert "1 of 50 cases have no check: they pass whatever is answered." in verdict.reasons
@@ -403,8 +403,7 @@ def test_an_arm_of_two_adapters_decides_nothing(mixed):
     rules = gate(require=[{"metric": "pass_rate", "at_least": 0.5}])
     assert decide(results, rules).verdict is Decision.PROMOTE
     results = [
-        line.model_copy(update={"adapter_id": "x/2"}) if line.arm == mixed and line.case.endswith("7") else line
-        for line in results
+        line.but(adapter_id="x/2") if line.arm == mixed and line.case.endswith("7") else line for line in results
     ]
     verdict = decide(results, rules)
     assert verdict.is_obstructed

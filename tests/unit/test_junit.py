@@ -75,8 +75,8 @@ def test_halves_of_a_character_are_left_out():
 
 def test_checks_that_were_not_applied_are_named_and_are_no_failure():
     gap = CheckResult(type="python", passed=None, score=0.0, reason="programs are not run")
-    whole = passed().model_copy(update={"checks": (gap,)})
-    partial = failed("no").model_copy(update={"checks": (*failed("no").checks, gap)})
+    whole = passed().but(checks=(gap,))
+    partial = failed("no").but(checks=(*failed("no").checks, gap))
     fine, broken = parsed(whole, partial).findall(".//testcase")
     assert [child.tag for child in fine] == ["system-out"]
     assert fine.find("system-out").text == "not applied: python: programs are not run"

@@ -267,7 +267,7 @@ def test_groups_are_blind_where_a_perfect_run_is_inconclusive(rules):
     def decision(groups):
         ours, theirs = [True] * 200, [bool(rules.against.champion)] * 200
         lines = results("candidate", ours) + results("champion", theirs) + results("base", theirs)
-        grouped = [line.model_copy(update={"group": f"g{int(line.case[1:]) % groups}"}) for line in lines]
+        grouped = [line.but(group=f"g{int(line.case[1:]) % groups}") for line in lines]
         return decide(grouped, rules).verdict
 
     few = note(200, rules, groups=7)
@@ -326,6 +326,6 @@ tests:
     assert found.extent(metric="tone") == found.extent(metric="m") == (2, 2)
     assert (found.is_clustered, found.unchecked, found.coverage) == (True, 1, 1.0)
     line = CaseResult(case="a", arm=Arm.CANDIDATE, passed=True, score=1.0, tags=("x",), metrics={"tone": 1.0})
-    recorded = align([line, line.model_copy(update={"case": "b", "tags": ()})]).shape
+    recorded = align([line, line.but(case="b", tags=())]).shape
     assert recorded.extent(tag="x", metric="tone") == (1, 1)
     assert recorded.extent() == (2, 2)

@@ -94,10 +94,7 @@ def test_few_graded_pairs_have_a_p_and_no_interval():
 def test_groups_count_once():
     """Ten losses in one document are one coin."""
     results = tagged("refund", 0, 10, 20)
-    grouped = [
-        result.model_copy(update={"group": "document" if int(result.case.split("-")[1]) < 10 else None})
-        for result in results
-    ]
+    grouped = [result.but(group="document" if int(result.case.split("-")[1]) < 10 else None) for result in results]
     assert regressions(align(grouped), GATE)[0].p == 1 / 2
 
 

@@ -252,8 +252,8 @@ def test_missing_and_not_asked_answers_are_told_apart():
 def test_unsupported_checks_lower_the_coverage_and_are_listed():
     unsupported = CheckResult(type="python", passed=None, score=0, reason="programs are not run")
     lines = [
-        result(str(index), "candidate", True).model_copy(
-            update={"checks": (CheckResult(type="equals", passed=True, score=1), unsupported)}
+        result(str(index), "candidate", True).but(
+            checks=(CheckResult(type="equals", passed=True, score=1), unsupported)
         )
         for index in range(4)
     ]
@@ -306,15 +306,11 @@ def test_hostile_text_stays_text(where):
     first = lines[0]
     data = full_data(results=lines)
     changed = {
-        "output": {"results": [first.model_copy(update={"output": HOSTILE}), *lines[1:]]},
-        "case": {
-            "results": [
-                line.model_copy(update={"case": HOSTILE}) if line.case == first.case else line for line in lines
-            ]
-        },
+        "output": {"results": [first.but(output=HOSTILE), *lines[1:]]},
+        "case": {"results": [line.but(case=HOSTILE) if line.case == first.case else line for line in lines]},
         "reason": {"reasons": (HOSTILE,)},
-        "error": {"results": [first.model_copy(update={"error": HOSTILE}), *lines[1:]]},
-        "tag": {"results": [first.model_copy(update={"tags": (HOSTILE,)}), *lines[1:]]},
+        "error": {"results": [first.but(error=HOSTILE), *lines[1:]]},
+        "tag": {"results": [first.but(tags=(HOSTILE,)), *lines[1:]]},
         "prompt": {"prompts": {first.case: ({"role": HOSTILE, "content": HOSTILE},)}},
         "rule": {"remarks": (Note(title=HOSTILE, text=HOSTILE),)},
         "finding": {"findings": (FindingLine(severity="error", code=HOSTILE, message=HOSTILE),)},
@@ -368,7 +364,7 @@ def test_size_of_a_usual_report():
 def test_masks_reach_every_text_and_keep_the_page_whole():
     """A mask may swallow an escaped quote; so it is applied to texts and not to the page."""
     secret = "hf_abcdefghijklmnop?token=s3cret"
-    lines = [line.model_copy(update={"output": f'say "{secret}"'}) for line in release_results()[:9]]
+    lines = [line.but(output=f'say "{secret}"') for line in release_results()[:9]]
     data = full_data(
         results=lines,
         prompts={"case-000": ({"role": "user", "content": f'"{secret}" of Jo Private'},)},
@@ -405,7 +401,7 @@ def test_bounds_that_do_not_exist_are_question_marks():
 
 
 def test_latencies_of_another_evaluation_are_said_to_be_so():
-    now = [line.model_copy(update={"session": "now"}) for line in release_results()]
+    now = [line.but(session="now") for line in release_results()]
     assert "met the same load" in render_html(full_data(results=now))
-    earlier = [line.model_copy(update={"session": "then"}) if line.arm is Arm.BASE else line for line in now]
+    earlier = [line.but(session="then") if line.arm is Arm.BASE else line for line in now]
     assert "Answers of the base were on record from an earlier evaluation" in render_html(full_data(results=earlier))

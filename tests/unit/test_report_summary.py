@@ -125,15 +125,15 @@ HOSTILE = (
 def test_hostile_text_cannot_write_the_summary(where):
     """A model's output must not be able to add a heading, a column, a picture or a script."""
     lines = release_results()
-    lines[0] = lines[0].model_copy(
-        update={
+    lines[0] = lines[0].but(
+        **{
             "output": {"output": HOSTILE},
             "case": {"case": HOSTILE},
             "reason": {"checks": (CheckResult(type="equals", passed=False, score=0, reason=HOSTILE),)},
         }[where]
     )
     if where == "case":
-        lines[1:3] = [line.model_copy(update={"case": HOSTILE}) for line in lines[1:3]]
+        lines[1:3] = [line.but(case=HOSTILE) for line in lines[1:3]]
     text = render_summary(ReportData(name="a", release_id="r", outcome="held", results=lines))
     assert "alert" in text
     assert "<script" not in text.replace("\\<", "")

@@ -68,7 +68,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, lines):
 def test_broken_numbers_survive_the_file_and_stop_the_gate(file):
     """A NaN that turned into null would pass for a missing answer."""
     lines = [CaseResult(case=str(index), arm=Arm.CANDIDATE, passed=True, score=1.0) for index in range(100)]
-    lines[3] = lines[3].model_copy(update={"score": math.nan})
+    lines[3] = lines[3].but(score=math.nan)
     write_results(file, lines)
     gate = Gate.model_validate({"require": [{"metric": "pass_rate", "at_least": 0.5}]}, strict=False)
     assert decide(read_results(file), gate).verdict == "inconclusive"
@@ -130,5 +130,5 @@ def test_evidence_is_what_was_observed():
     digest = evidence_digest(lines)
     not_asked = CaseResult(case="c", arm=Arm.BASE, error="not asked: certain", not_asked=True)
     assert evidence_digest([not_asked, *reversed(lines)]) == digest
-    assert evidence_digest([lines[0].model_copy(update={"session": "t"}), lines[1]]) != digest
+    assert evidence_digest([lines[0].but(session="t"), lines[1]]) != digest
     assert evidence_digest(lines[:1]) != digest
