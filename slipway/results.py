@@ -2,8 +2,8 @@
 
 The contract between running (``evaluation``), grading (``checks``), deciding (``gate``) and showing (``report``).
 
-Nobody changes these values, though they are not frozen: that would make them thrice as slow to make, one for each answer.
-Pydantic reads, verifies and writes them (``results_io``).
+Nobody changes these values, though they are not frozen: that would make them thrice as slow to make, one for each
+answer. Pydantic reads, verifies and writes them (``results_io``).
 """
 
 from __future__ import annotations
