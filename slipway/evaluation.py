@@ -249,11 +249,10 @@ class _Run:
     async def _look(self, results: Sequence[CaseResult]) -> str | None:
         return None if self._should_stop is None else await asyncio.to_thread(self._should_stop, results)
 
-    async def _stay_in_sight(self) -> None:
-        """Wait for a look that takes long: what it finds may make all further requests needless."""
-        if not self._has_looked.is_set() and self._asked_since_look >= self._limiter.limit:
-            await self._has_looked.wait()
-        self._asked_since_look += 1
+    @property
+    def _is_out_of_sight(self) -> bool:
+        """Whether a look takes long, and enough has been asked meanwhile: it may make all further requests needless."""
+        return not self._has_looked.is_set() and self._asked_since_look >= self._limiter.limit
 
     async def _keep_considering(self) -> None:
         while not self._stopped:
@@ -294,7 +293,9 @@ class _Run:
         """Make requests until there are none, or the slot is wanted back, or one must be made again: gives that one."""
         while True:
             if turn is None:
-                await self._stay_in_sight()
+                if self._is_out_of_sight:
+                    await self._has_looked.wait()
+                self._asked_since_look += 1
                 turn = self._next_turn()
             if turn is None or self._stopped:
                 self._is_over = True
@@ -305,7 +306,9 @@ class _Run:
                     return turn
                 self._fail(turn, outcome)
             else:
-                await self._take_answer(turn, *outcome)
+                item = self._taken(turn, *outcome)
+                if not self._grading.take(item):
+                    await self._grading.keep_pace(item)
             turn = None
             if self._limiter.must_yield:
                 return None
@@ -342,11 +345,11 @@ class _Run:
             limiter.answered(ticket, now)
         return failure
 
-    async def _take_answer(self, turn: _Turn, answer: Answer, share: float) -> None:
+    def _taken(self, turn: _Turn, answer: Answer, share: float) -> Answered:
         self._failures_in_a_row = self._failures_of[turn.arm] = 0
         cost_usd = None if self._cost is None else self._cost(answer, share)
         adapter_id = self._contestants[turn.arm].adapter_id
-        await self._grading.put(Answered(turn.place, turn.case, turn.arm, adapter_id, answer, cost_usd, self._session))
+        return Answered(turn.place, turn.case, turn.arm, adapter_id, answer, cost_usd, self._session)
 
     def _may_repeat(self, error: ServiceError, turn: _Turn) -> bool:
         """Whether a repeat can help: no room (429, 503), or no whole reply (a broken connection, 502).

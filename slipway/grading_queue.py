@@ -48,7 +48,8 @@ class GradingQueue:
     Args:
         judge: None where there is nobody to ask.
         recorder: Makes results.
-        done: Told the case's index and the result. What it raises is raised by the next ``put``, or by ``join``.
+        done: Told the case's index and the result. What it raises is raised by the next ``take`` or ``put``, or by
+            ``join``.
     """
 
     def __init__(self, judge: Judge | None, recorder: Recorder, done: Callable[[int, CaseResult], None]) -> None:
@@ -76,14 +77,25 @@ class GradingQueue:
 
     async def put(self, item: Answered) -> None:
         """Leave an answer to be graded; waits while too many are waiting."""
+        if not self.take(item):
+            await self.keep_pace(item)
+
+    def take(self, item: Answered) -> bool:
+        """Leave an answer to be graded by rules; gives whether that was all, or ``keep_pace`` must be called."""
+        self._raise_failure()
+        if self.is_judged(item.case):
+            return False
+        self._for_rules.append(item)
+        self._go_on()
+        return len(self._for_rules) < BACKLOG
+
+    async def keep_pace(self, item: Answered) -> None:
+        """Leave an answer to the judge, or wait where too many that were taken wait for their rules."""
         if self.is_judged(item.case):
             await self._for_judge.put(item)
             return
-        self._for_rules.append(item)
-        self._go_on()
-        if len(self._for_rules) >= BACKLOG:
-            self._caught_up.clear()
-            await self._caught_up.wait()
+        self._caught_up.clear()
+        await self._caught_up.wait()
         self._raise_failure()
 
     async def work(self) -> None:

@@ -100,7 +100,20 @@ class Wire:
         else:
             await self._wait_for_slot()
         try:
-            reply = await self._exchange(request)
+            connection = self._pop_idle()
+            if connection is None:
+                reply = await self._exchange_on_new(request)
+            else:
+                try:
+                    reply = await connection.exchange(request)
+                except BaseException as error:  # a cancelled request too: its reply must not become that of the next
+                    connection.close()
+                    if connection.has_received or not isinstance(error, _BROKEN):
+                        raise
+                    reply = await self._exchange_on_new(request)
+                else:
+                    if connection.is_open:
+                        self._idle.append(connection)
         finally:
             self._release_slot()
         if not 200 <= reply.status_code < 300 or "content-encoding" in reply.headers:
@@ -145,23 +158,16 @@ class Wire:
 
     # Connections
 
-    async def _exchange(self, request: bytes) -> RawReply:
-        connection = self._pop_idle()
-        is_new = connection is None
-        while True:
-            if connection is None:
-                connection = await self._connect()
-            try:
-                reply = await connection.exchange(request)
-            except BaseException as error:  # a cancelled request too: its reply must not become that of the next
-                connection.close()
-                if is_new or connection.has_received or not isinstance(error, _BROKEN):
-                    raise
-                connection, is_new = None, True
-            else:
-                if connection.is_open:
-                    self._idle.append(connection)
-                return reply
+    async def _exchange_on_new(self, request: bytes) -> RawReply:
+        connection = await self._connect()
+        try:
+            reply = await connection.exchange(request)
+        except BaseException:  # a cancelled request too: its reply must not become that of the next
+            connection.close()
+            raise
+        if connection.is_open:
+            self._idle.append(connection)
+        return reply
 
     def _pop_idle(self) -> Connection | None:
         since = asyncio.get_running_loop().time() - KEEPALIVE_SECONDS
