@@ -3,7 +3,7 @@
 The contract between running (``evaluation``), grading (``checks``), deciding (``gate``) and showing (``report``).
 
 Nobody changes these values, though they are not frozen: that would make them thrice as slow to make, one for each
-answer. Pydantic reads, verifies and writes them (``results_io``).
+answer. ``results_io`` reads, verifies and writes them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Arm(StrEnum):
     """As of any text; an enum's own is a function in Python, called some ten times for each answer."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class CheckResult:
     """What one check said of one output.
 
@@ -61,7 +61,7 @@ class CheckResult:
         return replace(self, **changes)
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class Timing:
     """What the server told of its own time, in milliseconds; None where it, or a front end, told nothing."""
 
@@ -73,7 +73,7 @@ class Timing:
     total_ms: float | None = None
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(kw_only=True)
 class CaseResult:
     """One case answered by one arm.
 

@@ -12,11 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from slipway.errors import ConfigFileError, StoreError
-from slipway.results import CaseResult
+from slipway.results import Arm, CaseResult
 from slipway.validation_errors import explain
 from slipway.yaml_files import read_text
 
@@ -33,6 +34,7 @@ __all__ = [
 RecordT = TypeVar("RecordT")
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
+_ARMS = {arm: arm.value for arm in Arm}
 
 
 class RecordedOutput(BaseModel):
@@ -105,13 +107,23 @@ def write_results(path: Path | str, results: Sequence[CaseResult]) -> None:
 def encode_result(result: CaseResult) -> bytes:
     """Give a recorded result as one line of JSON, without its end.
 
-    By pydantic's serialiser, as this runs once for every answer of an evaluation; what that one refuses is half of a
-    surrogate pair in a text.
+    By orjson, as this runs once for every answer of an evaluation. What that one cannot write as it is, NaN and numbers
+    beyond 64 bits, pydantic can; half of a surrogate pair in a text, neither.
     """
+    if _is_finite(result):
+        try:
+            return orjson.dumps({**vars(result), "arm": _ARMS[result.arm]})
+        except orjson.JSONEncodeError:
+            pass
     try:
         return _RESULT.dump_json(result)
     except PydanticSerializationError:
         return _encoded(asdict(result))
+
+
+def _is_finite(result: CaseResult) -> bool:
+    scores = sum([check.score for check in result.checks]) + sum(result.metrics.values()) + (result.score or 0.0)
+    return math.isfinite(scores + (result.latency_ms or 0.0) + (result.cost_usd or 0.0))
 
 
 def as_document(result: CaseResult) -> dict[str, object]:
