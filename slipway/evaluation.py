@@ -324,7 +324,8 @@ class _Run:
         """Ask once. Gives the answer with its share of the server's time, or the failure, which it does not raise."""
         limiter = self._limiter
         now = limiter.clock()
-        ticket, reading = limiter.sent(now), self._share.start(now)
+        ticket = limiter.sent(now)
+        reading = 0.0 if self._cost is None else self._share.start(now)
         failure: ServiceError | None = None
         try:
             answer = await self._contestants[turn.arm].ask(turn.case)
@@ -334,7 +335,7 @@ class _Run:
             failure = error
         finally:
             now = limiter.clock()
-            share = self._share.stop(reading, now)
+            share = 0.0 if self._cost is None else self._share.stop(reading, now)
         if failure is None:
             limiter.answered(ticket, now)
             return answer, share

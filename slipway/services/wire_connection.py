@@ -38,7 +38,10 @@ class Headers(Mapping[str, str]):
         self._values = values
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join([self._values[place].decode("latin-1").rstrip(" \t") for place in self._places[name]])
+        places = self._places[name]
+        if len(places) == 1:
+            return self._values[places[0]].decode("latin-1").rstrip(" \t")
+        return ", ".join([self._values[place].decode("latin-1").rstrip(" \t") for place in places])
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
