@@ -81,7 +81,7 @@ class LoraxReplies:
             prompt_tokens=details.prompt_tokens,
             generated_tokens=details.generated_tokens,
             logprobs=logprobs,
-            prefill=tuple([(item.id, item.text, item.logprob) for item in details.prefill]),
+            prefill=tuple([(item.id, item.text, item.logprob) for item in details.prefill]) if details.prefill else (),
             headers=ReplyHeaders(reply.headers),
             latency_ms=reply.elapsed_ms,
         )

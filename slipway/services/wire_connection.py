@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple, cast
 
 import httpx
@@ -21,20 +20,23 @@ from slipway.services.http_errors import OversizedReplyError
 __all__ = ["READ_BYTES", "Connection", "Headers", "RawReply"]
 
 
+_Places = Mapping[str, tuple[int, ...]]
+
+
 class Headers(Mapping[str, str]):
     """Headers of a reply, decoded when asked for: of a dozen that a server sends, five are of use.
 
     Names are in lower case; values in ISO 8859-1, as HTTP has them, several of one name joined by commas.
 
     Args:
-        names: As received.
-        values: One for each.
+        places: Of each name among the values.
+        values: As received.
     """
 
     __slots__ = ("_places", "_values")
 
-    def __init__(self, names: Sequence[bytes], values: Sequence[bytes]) -> None:
-        self._places = _places(tuple(names))
+    def __init__(self, places: _Places, values: Sequence[bytes]) -> None:
+        self._places = places
         self._values = values
 
     def __getitem__(self, name: str) -> str:
@@ -125,6 +127,8 @@ class Connection(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._received_bytes = 0
         self._names: list[bytes] = []
+        self._last_names: list[bytes] = []
+        self._places: _Places = {}
         self._values: list[bytes] = []
         self._pieces: list[bytes] = []
         self._is_in_body = False
@@ -203,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         """The server sends no more. A reply that says nothing of its length is thereby whole."""
-        if self._is_in_body and _LENGTHS.isdisjoint(Headers(self._names, self._values)):
+        if self._is_in_body and _LENGTHS.isdisjoint(_places_of(self._names)):
             self.on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -253,13 +257,15 @@ class Connection(asyncio.BufferedProtocol):
         waiter = self._waiter
         if status < 200 or waiter is None:
             return
+        if names != self._last_names:  # a server sends the same ones with every reply
+            self._last_names, self._places = names, _places_of(names)
         self._waiter = None
         self.idle_since = now = self._loop.time()
         if not self._stays_open or self._is_writing:
             self.close()
         if not waiter.done():
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            waiter.set_result(RawReply(status, Headers(names, values), body, (now - self._sent_at) * 1000.0))
+            waiter.set_result(RawReply(status, Headers(self._places, values), body, (now - self._sent_at) * 1000.0))
 
     # The clock
 
@@ -286,9 +292,8 @@ class Connection(asyncio.BufferedProtocol):
             waiter.set_exception(error)
 
 
-@lru_cache(maxsize=64)
-def _places(names: tuple[bytes, ...]) -> Mapping[str, tuple[int, ...]]:
-    """Tell where each header stands, by its name in lower case; a server sends the same ones with every reply."""
+def _places_of(names: Sequence[bytes]) -> _Places:
+    """Tell where each header stands, by its name in lower case."""
     places: dict[str, tuple[int, ...]] = {}
     for place, name in enumerate(names):
         key = name.decode("latin-1").lower()

@@ -17,7 +17,9 @@ import yaml
 from slipway.results_io import read_results
 
 ROOT = Path(__file__).parents[3]
-COMMAND = [sys.executable, "-c", "from slipway.cli import main; main()"]
+HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""A shell starts what is in its background deaf to it, and children inherit that."""
+COMMAND = [sys.executable, "-c", f"{HEARS_CTRL_C}; from slipway.cli import main; main()"]
 
 
 @pytest.fixture
@@ -36,8 +38,6 @@ def start(files):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell starts what is in its background deaf to Ctrl-C, and children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         processes.append(process)
         return process
