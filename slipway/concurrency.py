@@ -3,15 +3,15 @@
 ``Window`` decides the number from what it is told of answers and refusals; ``Limiter`` makes workers keep to it. Time
 and waiting are given, so that nothing here knows a clock. Knows no requests, cases or arms.
 
-The rules are those of congestion control (Jacobson and Karels 1988, *Congestion Avoidance and Control*): double once
-per round trip at first, then grow by a step; on a refusal halve, once per round trip. Growth that brings no throughput
-is taken back, as queueing at the server helps nobody.
+The rules are those of congestion control (Jacobson and Karels 1988, *Congestion Avoidance and Control*): on a refusal
+halve, once per round trip, and grow by steps again. Growth that brings no throughput is taken back, as queueing at the
+server helps nobody. The beginning differs: a suite is short, and the target's owner has said how much the server takes,
+so all of it is used at once, and whether half would do as well is looked at later.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections import deque
@@ -20,19 +20,19 @@ from dataclasses import dataclass, field
 
 __all__ = ["Limiter", "Patience", "Window"]
 
-START_SHARE = 0.5
-"""Of the maximum, to begin with: a suite is short, and its owner has said how much the server takes."""
+LOOK_AFTER_ROUNDS = 16
+"""Round trips at the maximum after which, once, half of it is tried: a long suite pays a hundredth for it."""
 GAIN_SHARE = 0.1
 """Growth by a share g must raise the throughput by at least ``GAIN_SHARE * g``, or it is taken back."""
 STEP_SHARE = 0.125
-"""Of the window: the first step after the first doublings; each that brings throughput is followed by one twice as
-large, so that a server that has recovered is soon used again."""
+"""Of the window: the first step; each that brings throughput is followed by one twice as large, so that a server that
+has recovered is soon used again."""
 CEILING_SHARE = 0.9
 """Of the window at which the server refused: so far it grows again without trying for more."""
 HOLD_ROUNDS = 8
 """Round trips between a growth that was taken back, or a regained ceiling, and the next try for more."""
 STEADY_ANSWERS = 32
-"""Answers over which throughput is measured once the doublings are over, however small the window."""
+"""Answers over which throughput is measured at least, however small the window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +88,12 @@ class Window:
     def __init__(self, maximum: int) -> None:
         if maximum < 1:
             raise ValueError(f"at least one request must be allowed in flight, not {maximum}")
-        self.limit = math.ceil(maximum * START_SHARE)
+        self.limit = maximum
         self._maximum = maximum
-        self._is_doubling = True
         self._ceiling = maximum
         self._smaller: _Level | None = None
+        self._larger: _Level | None = None
+        self._rounds_left = LOOK_AFTER_ROUNDS
         self._hold = 0
         self._step = 0
         self._tickets = 0
@@ -122,7 +123,7 @@ class Window:
             return
         self._answers += 1
         self._was_full = self._was_full or in_flight >= self.limit
-        if self._answers >= (self.limit if self._is_doubling else max(self.limit, STEADY_ANSWERS)):
+        if self._answers >= max(self.limit, STEADY_ANSWERS):
             self._decide(now)
 
     def refused(self, ticket: int, now: float) -> None:
@@ -132,8 +133,8 @@ class Window:
         self._sent_after_halving = self._tickets
         self._ceiling = max(1, int(self.limit * CEILING_SHARE))
         self.limit = max(1, self.limit // 2)
-        self._is_doubling = False
-        self._smaller = None
+        self._smaller = self._larger = None
+        self._rounds_left = 0  # what the server takes is known better now
         self._hold = 0
         self._step = 0
         self._measure(now, after_those_in_flight=True)
@@ -145,21 +146,31 @@ class Window:
         if not self._was_full:  # nobody wanted more, so this says nothing
             self._measure(now)
             return
-        rate = self._answers / elapsed
+        rate, before = self._answers / elapsed, self.limit
         smaller, self._smaller = self._smaller, None
-        if smaller is not None and rate < smaller.rate * (1 + GAIN_SHARE * (self.limit / smaller.limit - 1)):
-            self.limit = smaller.limit
-            self._is_doubling = False
+        larger, self._larger = self._larger, None
+        if larger is not None and _is_worth(larger, _Level(self.limit, rate)):
+            self.limit = larger.limit
+        elif larger is not None or (smaller is not None and not _is_worth(_Level(self.limit, rate), smaller)):
+            self.limit = self.limit if smaller is None else smaller.limit
             self._hold = HOLD_ROUNDS
             self._step = 0
         elif self._hold > 0:
             self._hold -= 1
-        else:
+        elif not self._looks_at_half(rate):
             self._grow(rate)
-        self._measure(now, after_those_in_flight=not self._is_doubling)
+        self._measure(now, after_those_in_flight=self.limit != before)
+
+    def _looks_at_half(self, rate: float) -> bool:
+        self._rounds_left -= 1
+        if self._rounds_left != 0 or self.limit == 1:
+            return False
+        self._larger = _Level(self.limit, rate)
+        self.limit //= 2
+        return True
 
     def _grow(self, rate: float) -> None:
-        self._step = self.limit if self._is_doubling else max(1, int(self.limit * STEP_SHARE), 2 * self._step)
+        self._step = max(1, int(self.limit * STEP_SHARE), 2 * self._step)
         limit = min(self.limit + self._step, self._ceiling)
         if limit > self.limit:
             self._smaller = _Level(self.limit, rate) if self._ceiling == self._maximum else None
@@ -174,6 +185,11 @@ class Window:
         self._answers = 0
         self._was_full = False
         self._round_from = self._tickets + 1 if after_those_in_flight else 0
+
+
+def _is_worth(larger: _Level, smaller: _Level) -> bool:
+    """Whether the larger window brings as much more throughput as it must."""
+    return larger.rate >= smaller.rate * (1 + GAIN_SHARE * (larger.limit / smaller.limit - 1))
 
 
 class Limiter:
