@@ -298,14 +298,15 @@ class Ledger:
     def _open_release(self, key: Mapping[str, str], *, uri: str, actor: str) -> str:
         table, ends = schema.releases, schema.release_ends
         with writing(self._engine) as connection:
+            # The number comes first: a release that somebody opens after this has the number that we would insert.
+            last = connection.execute(
+                sa.select(sa.func.max(table.c.number)).where(table.c.name == key["name"])
+            ).scalar()
             same = sa.and_(*(table.c[column] == value for column, value in key.items()))
             open_ = sa.select(table.c.id).outerjoin(ends).where(same & ends.c.release_id.is_(None))
             found: str | None = connection.execute(open_.order_by(table.c.number.desc()).limit(1)).scalar()
             if found is not None:
                 return found
-            last = connection.execute(
-                sa.select(sa.func.max(table.c.number)).where(table.c.name == key["name"])
-            ).scalar()
             number = (last or 0) + 1
             row = {"id": f"{key['name']}-{number}", "number": number, "uri": uri, "actor": actor, **key}
             connection.execute(sa.insert(table).values(recorded_at=self._clock(), **row))
