@@ -212,18 +212,20 @@ def hodges_lehmann(differences: Sequence[float]) -> float:
     n = len(ordered)
     own = np.arange(n)
 
-    def share_at_most(shift: float) -> float:
-        counts = np.searchsorted(ordered, 2 * shift - ordered, side="right") - own  # partners from itself upwards
-        return float(np.maximum(counts, 0).sum()) / (n * (n + 1) / 2)
+    def ranked(rank: int) -> float:
+        low, high = float(ordered[0]), float(ordered[-1])
+        for _ in range(60):
+            middle = (low + high) / 2
+            partners = np.searchsorted(ordered, 2 * middle - ordered, side="right") - own  # from itself upwards
+            if np.maximum(partners, 0).sum() >= rank:
+                high = middle
+            else:
+                low = middle
+        return high
 
-    low, high = float(ordered[0]), float(ordered[-1])
-    for _ in range(60):
-        middle = (low + high) / 2
-        if share_at_most(middle) >= 0.5:  # the median
-            high = middle
-        else:
-            low = middle
-    return high
+    means = n * (n + 1) // 2
+    lower = ranked((means + 1) // 2)
+    return lower if means % 2 else (lower + ranked(means // 2 + 1)) / 2
 
 
 def sign_flip(
