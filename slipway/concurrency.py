@@ -146,39 +146,41 @@ class Window:
         if not self._was_full:  # nobody wanted more, so this says nothing
             self._measure(now)
             return
-        rate, before = self._answers / elapsed, self.limit
+        level = _Level(self.limit, self._answers / elapsed)
         smaller, self._smaller = self._smaller, None
         larger, self._larger = self._larger, None
-        if larger is not None and _is_worth(larger, _Level(self.limit, rate)):
-            self.limit = larger.limit
-        elif larger is not None or (smaller is not None and not _is_worth(_Level(self.limit, rate), smaller)):
-            self.limit = self.limit if smaller is None else smaller.limit
-            self._hold = HOLD_ROUNDS
-            self._step = 0
+        if larger is not None:
+            self._settle(larger if _is_worth(larger, level) else level)
+        elif smaller is not None and not _is_worth(level, smaller):
+            self._settle(smaller)
         elif self._hold > 0:
             self._hold -= 1
-        elif not self._looks_at_half(rate):
-            self._grow(rate)
-        self._measure(now, after_those_in_flight=self.limit != before)
+        elif not self._looks_at_half(level):
+            self._grow(level)
+        self._measure(now, after_those_in_flight=self.limit != level.limit)
 
-    def _looks_at_half(self, rate: float) -> bool:
+    def _settle(self, level: _Level) -> None:
+        self.limit = level.limit
+        self._hold = HOLD_ROUNDS
+        self._step = 0
+
+    def _looks_at_half(self, level: _Level) -> bool:
         self._rounds_left -= 1
-        if self._rounds_left != 0 or self.limit == 1:
+        if self._rounds_left != 0 or level.limit == 1:
             return False
-        self._larger = _Level(self.limit, rate)
-        self.limit //= 2
+        self._larger = level
+        self.limit = level.limit // 2
         return True
 
-    def _grow(self, rate: float) -> None:
+    def _grow(self, level: _Level) -> None:
         self._step = max(1, int(self.limit * STEP_SHARE), 2 * self._step)
         limit = min(self.limit + self._step, self._ceiling)
         if limit > self.limit:
-            self._smaller = _Level(self.limit, rate) if self._ceiling == self._maximum else None
+            self._smaller = level if self._ceiling == self._maximum else None
             self.limit = limit
         elif self._ceiling < self._maximum:
             self._ceiling = self._maximum
-            self._hold = HOLD_ROUNDS
-            self._step = 0
+            self._settle(level)
 
     def _measure(self, now: float, *, after_those_in_flight: bool = False) -> None:
         self._began = now

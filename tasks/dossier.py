@@ -130,9 +130,7 @@ class Dossier:
             generation=generation_facts(plan.suite, plan.target) if self.results else {},
             seconds=seconds,
             references={
-                f"champion before ({self.champion.adapter_id})" if self.champion else "champion before": (
-                    self.champion.digest if self.champion else ""
-                ),
+                **({f"champion before ({self.champion.adapter_id})": self.champion.digest} if self.champion else {}),
                 f"suite ({plan.sources[1].name})": plan.suite.digest,
                 f"gate ({plan.sources[2].name})": plan.gate_digest,
                 "recorded results": f"sha256:{self.evidence_digest}" if self.results else "",

@@ -85,7 +85,7 @@ def report(
     return _tell(out.absolute(), as_json=as_json)
 
 
-def _command(  # as the command line has them
+def _command(
     path: Path, out: Path, suite: str | None, gate: str | None, attempt: int, *, target: str | None, first_release: bool
 ) -> str:
     again = "" if attempt == 1 else str(attempt)
