@@ -48,6 +48,7 @@ class Patience:
         first_wait_seconds: See above.
         longest_wait_seconds: See above.
         longest_pause_seconds: See above.
+        longest_silence_seconds: A server that has refused everything for so long is not waited for any more.
         sleep: Waits.
         clock: Tells seconds, monotonic.
         fraction: Gives the random numbers in [0, 1).
@@ -57,6 +58,7 @@ class Patience:
     first_wait_seconds: float = 0.25
     longest_wait_seconds: float = 8.0
     longest_pause_seconds: float = 120.0
+    longest_silence_seconds: float = 600.0
     sleep: Callable[[float], Awaitable[object]] = field(default=asyncio.sleep, repr=False)
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     fraction: Callable[[], float] = field(default=random.random, repr=False)

@@ -99,7 +99,8 @@ async def evaluate(
 
     Raises:
         AuthenticationError: The token is refused; every answer would be missing.
-        ServiceError: ``GIVE_UP_AFTER`` requests in a row failed, whatever the arm; the last failure.
+        ServiceError: ``GIVE_UP_AFTER`` requests in a row failed, whatever the arm, or the server has refused everything
+            for longer than ``patience`` has; the last failure.
     """
     patience = patience or Patience()
     run = _Run(
@@ -169,6 +170,7 @@ class _Run:
         self._has_looked.set()
         self._asked_since_look = 0
         self._failures_in_a_row = 0
+        self._answered_at = limiter.clock()
         self._failures_of = dict.fromkeys(self._arms, 0)
         self._given_up: dict[Arm, str] = {}
         self.table = ResultTable(cases, self._arms)
@@ -348,6 +350,7 @@ class _Run:
 
     def _taken(self, turn: _Turn, answer: Answer, share: float) -> Answered:
         self._failures_in_a_row = self._failures_of[turn.arm] = 0
+        self._answered_at = self._limiter.clock()
         cost_usd = None if self._cost is None else self._cost(answer, share)
         adapter_id = self._contestants[turn.arm].adapter_id
         return Answered(turn.place, turn.case, turn.arm, adapter_id, answer, cost_usd, self._session)
@@ -362,10 +365,15 @@ class _Run:
         if _retry_after(error) > self._patience.longest_pause_seconds:
             return False
         if _is_refusal(error):
-            return True
+            return not self._is_shut_out(error)
         # Once one request was repeated to the end and nothing was answered since, there is nobody to be patient with.
         is_broken = isinstance(error, UnavailableError) and error.status_code in {None, 502}
         return is_broken and self._failures_in_a_row == 0
+
+    def _is_shut_out(self, error: ServiceError) -> bool:
+        """Whether the server has done nothing but refuse for so long that it will not do better soon."""
+        silent_seconds = self._limiter.clock() - self._answered_at
+        return _is_refusal(error) and silent_seconds > self._patience.longest_silence_seconds
 
     def _fail(self, turn: _Turn, error: ServiceError) -> None:
         """Record a missing answer, and give up on the arm or on everything if there were too many of them."""
@@ -373,7 +381,7 @@ class _Run:
         self._failures_of[turn.arm] += 1
         tries = f" (after {turn.attempt} attempts)" if turn.attempt > 1 else ""
         self._miss(turn.place, turn.case, turn.arm, f"{error}{tries}")
-        if self._failures_in_a_row >= GIVE_UP_AFTER:
+        if self._failures_in_a_row >= GIVE_UP_AFTER or self._is_shut_out(error):
             raise error
         if self._failures_of[turn.arm] >= GIVE_UP_AFTER:
             self._given_up[turn.arm] = (

@@ -249,6 +249,28 @@ async def test_a_wait_beyond_patience_is_not_waited_for():
     assert time.waits == []
 
 
+@pytest.mark.parametrize("most", [1, 4, 32])
+@pytest.mark.parametrize("asked", [None, 30.0, 119.0])
+async def test_a_server_that_only_ever_refuses_is_not_waited_for_all_day(most, asked):
+    """Twenty requests, each repeated six times, would be four hours of pauses of two minutes."""
+    time = Time()
+    refusal = RateLimitedError("busy.", retry_after_seconds=asked)
+    service = Service(fails=lambda _arm, _case, _count: refusal)
+    with pytest.raises(RateLimitedError):
+        await evaluate(suite_of(200), service.contestants(), max_concurrency=most, patience=time.patience())
+    patience = Patience()
+    assert time.now <= patience.longest_silence_seconds + 2 * patience.longest_pause_seconds
+
+
+async def test_a_server_that_refuses_much_and_answers_now_and_then_is_waited_for():
+    time = Time()
+    refusal = RateLimitedError("busy.", retry_after_seconds=119.0)
+    service = Service(fails=lambda _arm, _case, count: refusal if count % 5 else None)
+    results = await evaluate(suite_of(10), service.contestants([Arm.BASE]), max_concurrency=1, patience=time.patience())
+    assert all(result.error is None for result in results)
+    assert time.now > Patience().longest_silence_seconds
+
+
 async def test_it_gives_up_after_so_many_failures_in_a_row():
     """One request is repeated to the end; after that there is nobody to be patient with."""
     service = Service(fails=lambda _arm, _case, count: UnavailableError(f"down {count}"))
