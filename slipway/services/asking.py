@@ -51,6 +51,7 @@ def make_ask(client: LoraxClient, adapter_id: str | None, source: Source | None,
             reply = await client.chat(
                 case.prompt, adapter_id=adapter_id, adapter_source=source, parameters=parameters, retry=NO_RETRY
             )
+        client.check_adapter(reply, adapter_id)
         told = reply.headers
         return Answer(
             output=reply.text,

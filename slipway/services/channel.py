@@ -16,6 +16,7 @@ from slipway.services.http import (
     is_loopback,
     make_client,
     parse_address,
+    within,
 )
 from slipway.services.http_errors import translated
 from slipway.services.wire import Wire
@@ -54,7 +55,7 @@ def open_channel(
         base_url: ``http(s)://HOST[:PORT][/PATH]``.
         token: Sent as ``Authorization: Bearer``.
         service: Named in errors.
-        timeouts: The four waits.
+        timeouts: The four waits, and the whole.
         connections: At most so many at once.
         transport: In place of the network, for tests.
 
@@ -71,7 +72,8 @@ def open_channel(
                 timeouts=timeouts,
                 connections=connections,
                 transport=transport,
-            )
+            ),
+            timeouts.whole_seconds,
         )
     with translated(service, "connecting to", base_url):
         return Wire(
@@ -86,12 +88,14 @@ def open_channel(
 class _Httpx:
     """The same through httpx, which knows proxies."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, whole_seconds: float) -> None:
         self._client = client
+        self._whole_seconds = whole_seconds
 
     async def send(self, method: str, path: str, body: bytes = b"") -> RawReply:
         headers = {"Content-Type": "application/json"}
-        response = (await self._client.request(method, path, content=body, headers=headers)).raise_for_status()
+        async with within(self._whole_seconds):
+            response = (await self._client.request(method, path, content=body, headers=headers)).raise_for_status()
         elapsed_ms = response.elapsed.total_seconds() * 1000.0
         return RawReply(response.status_code, dict(response.headers.items()), response.content, elapsed_ms)
 

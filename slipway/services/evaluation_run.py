@@ -293,7 +293,7 @@ async def _judge(suite: Suite, target: Target) -> AsyncIterator[Judge | None]:
     if settings is None or not any(is_judged(check) for case in suite.cases for check in case.checks):
         yield None
         return
-    async with open_judge(settings) as judge:
+    async with open_judge(settings, mask=target.redactor) as judge:
         yield judge
 
 

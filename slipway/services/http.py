@@ -10,11 +10,13 @@ import asyncio
 import ipaddress
 import itertools
 import logging
+import math
 import os
 import random
 import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +27,15 @@ from pydantic import SecretStr
 
 from slipway import __version__
 from slipway.errors import ConfigurationError, ProtocolError, SlipwayError, StoreError
-from slipway.services.http_errors import Service, bare_url, error_of_status, retry_after_seconds, translate, translated
+from slipway.services.http_errors import (
+    Service,
+    bare_url,
+    error_of_status,
+    quoted,
+    retry_after_seconds,
+    translate,
+    translated,
+)
 
 __all__ = [
     "NO_RETRY",
@@ -43,6 +53,7 @@ __all__ = [
     "parse_address",
     "repeated",
     "request_json",
+    "within",
 ]
 
 _T = TypeVar("_T")
@@ -66,12 +77,17 @@ RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """The four waits of one request, in seconds."""
+    """The four waits of one request, in seconds, and how long sending and reply may take together.
+
+    ``read_seconds`` is between two pieces of a reply, so that alone it does not end one that comes byte by byte.
+    ``whole_seconds`` does, for the requests of a ``Channel``: from the first byte sent to the last received.
+    """
 
     connect_seconds: float = 5.0
     read_seconds: float = 60.0
     write_seconds: float = 60.0
     pool_seconds: float = 60.0
+    whole_seconds: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +248,7 @@ async def call(
     params: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     content: Callable[[], AsyncIterable[bytes]] | None = None,
+    whole_seconds: float = math.inf,
 ) -> httpx.Response:
     """Send a request, repeat it where that is safe and may help, and return the successful reply, read whole.
 
@@ -247,20 +264,32 @@ async def call(
         params: Query.
         headers: Further headers.
         content: Makes the body anew for each attempt, for bodies too large for memory; give ``Content-Length`` too.
+        whole_seconds: For one attempt, reply and all, however steadily that comes.
 
     Raises:
         ServiceError: One of its classes, or ConfigurationError for an address that cannot be called.
     """
 
     async def send() -> httpx.Response:
-        response = await client.request(
-            method, url, json=json, params=params, headers=headers, content=content() if content else None
-        )
+        async with within(whole_seconds):
+            response = await client.request(
+                method, url, json=json, params=params, headers=headers, content=content() if content else None
+            )
         return response.raise_for_status()
 
     return await repeated(
         send, method, _whole(client, url), service=service, idempotent=idempotent, retry=retry or RetryPolicy()
     )
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """Raise ``httpx.ReadTimeout`` where the block takes longer: httpx itself only watches single pieces."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise httpx.ReadTimeout("") from error
 
 
 async def download(
@@ -414,7 +443,7 @@ def json_body(response: httpx.Response, service: Service) -> object:
     try:
         body: object = response.json()
     except (ValueError, RecursionError) as error:
-        kind = response.headers.get("content-type", "nothing in particular").partition(";")[0]
+        kind = quoted(response.headers.get("content-type", "nothing in particular").partition(";")[0], service, 80)
         raise ProtocolError(
             f"{service.name}: {response.request.method} {bare_url(response.request.url)} was answered "
             f"{response.status_code} with {kind} that is not JSON.",

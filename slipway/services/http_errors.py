@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +38,7 @@ __all__ = [
     "Service",
     "bare_url",
     "error_of_status",
+    "quoted",
     "retry_after_seconds",
     "translate",
     "translated",
@@ -57,6 +58,7 @@ class Service:
         address_variable: Environment variable with its address; empty if it has none.
         denied_fix: What to do about 401 and 403, where that is not to correct the token.
         secrets: Values that messages must not show, such as the token in use.
+        mask: Hides in what the service says what is private of what it was asked; None where nothing is.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Service:
     address_variable: str = ""
     denied_fix: str = ""
     secrets: frozenset[str] = frozenset()
+    mask: Callable[[str], str] | None = None
 
     def __repr__(self) -> str:
         return f"Service({self.name!r})"
@@ -175,7 +178,7 @@ def translate(error: Exception, service: Service, method: str, url: httpx.URL | 
         return error_of_status(error.response, service)
     untrusted = isinstance(error, httpx.ConnectError) and "CERTIFICATE" in str(error).upper()
     meaning = _UNTRUSTED if untrusted else next(row for row in _MEANINGS if isinstance(error, row.kinds))
-    reason = _masked(_reason(error), service) if meaning.error is UnavailableError else ""
+    reason = quoted(_reason(error), service, 120) if meaning.error is UnavailableError else ""
     text = meaning.text.format(reason=reason, kind=type(error).__name__)
     message = f"{service.name}: {method} {bare_url(url)}: {text}"
     fix = meaning.fix.format(
@@ -186,15 +189,19 @@ def translate(error: Exception, service: Service, method: str, url: httpx.URL | 
     return meaning.error(message, fix=fix)
 
 
-def _masked(text: str, service: Service) -> str:
-    """What a service says may say our secrets back, also ones that are for another."""
-    return scrub_text(text, service.secrets | secrets_from_environment(os.environ))
+def quoted(text: str, service: Service, characters: int) -> str:
+    """Mask and shorten, in this order, what a service says.
+
+    It may say our secrets back, also ones that are for another, and what it was asked.
+    """
+    text = scrub_text(text, service.secrets | secrets_from_environment(os.environ))
+    return (text if service.mask is None else service.mask(text))[:characters]
 
 
 def _reason(error: Exception) -> str:
     """Shorten what the operating system said: ``[Errno 111] Connection refused``, not the whole list of attempts."""
     text = str(error).strip().splitlines()
-    return text[0][:120] if text and text[0] else type(error).__name__
+    return text[0] if text and text[0] else type(error).__name__
 
 
 def error_of_status(response: httpx.Response, service: Service, *, now: datetime | None = None) -> SlipwayError:
@@ -253,10 +260,12 @@ def _said(response: httpx.Response, service: Service) -> tuple[str, str]:
     try:
         body = response.json()
     except (ValueError, RecursionError):
-        said = response.text if response.headers.get("content-type", "").startswith("text/plain") else ""
+        # Not in the coding that its header names: Python also knows ones that are of no text, and fail in other ways.
+        is_text = response.headers.get("content-type", "").startswith("text/plain")
+        said = response.content.decode("utf-8", "replace") if is_text else ""
     else:
         said, error_type = _said_in(body)
-    return _masked(" ".join(said.split()), service)[:_QUOTED_CHARACTERS], error_type[:80]
+    return quoted(" ".join(said.split()), service, _QUOTED_CHARACTERS), quoted(error_type, service, 80)
 
 
 def _said_in(body: object) -> tuple[str, str]:
@@ -282,7 +291,7 @@ def retry_after_seconds(headers: httpx.Headers, *, now: datetime | None = None) 
     except ValueError:
         try:
             when = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):  # of a year that no number holds
             return None
         when = when if when.tzinfo else when.replace(tzinfo=UTC)
         return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())

@@ -63,6 +63,7 @@ async def open_judge(
     environ: Mapping[str, str] = os.environ,
     *,
     retry: RetryPolicy = JUDGE_RETRY,
+    mask: Callable[[str], str] | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[HttpJudge]:
     """Open a judge, after making sure that somebody answers at its address; close its connections at the end.
@@ -71,6 +72,7 @@ async def open_judge(
         settings: Which models, and where.
         environ: Holds the token, under the name in the settings, and ``OPENAI_BASE_URL``.
         retry: Budget for repeats of one request.
+        mask: Hides what is private in what errors quote of the judge, which may quote what it judged.
         transport: In place of the network, for tests.
 
     Raises:
@@ -79,16 +81,17 @@ async def open_judge(
         ServiceError: Nobody answers.
     """
     access = judge_access(settings, environ)
+    service = replace(access.service, mask=mask)
     client = make_client(
         access.address,
         token=access.token,
-        service=access.service,
+        service=service,
         timeouts=Timeouts(read_seconds=settings.timeout_seconds, pool_seconds=settings.timeout_seconds),
         connections=settings.max_concurrency,
         transport=transport,
     )
     async with client:
-        judge = HttpJudge(settings, client, service=access.service, retry=retry)
+        judge = HttpJudge(settings, client, service=service, retry=retry)
         await judge.probe()
         try:
             yield judge
@@ -266,7 +269,14 @@ class HttpJudge:
     async def _post(self, route: str, body: object) -> httpx.Response:
         # A judge keeps nothing, so that asking twice does no harm but to the bill.
         return await call(
-            self._client, "POST", route, service=self._service, idempotent=True, retry=self._retry, json=body
+            self._client,
+            "POST",
+            route,
+            service=self._service,
+            idempotent=True,
+            retry=self._retry,
+            json=body,
+            whole_seconds=self._settings.timeout_seconds,
         )
 
     def _odd(self, what: str) -> ProtocolError:

@@ -9,7 +9,7 @@ LoRAX answers 200 for an adapter that it silently ignores, so a reply proves not
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from types import TracebackType
@@ -73,6 +73,7 @@ class LoraxClient:
         retry: Budget for repeats of one request.
         connections: At most so many requests at once.
         address_variable: What errors say to correct; ``PREDIBASE_SERVING`` behind Predibase.
+        mask: Hides what is private in what errors quote of the server, which may quote prompts.
         transport: In place of the network, for tests.
     """
 
@@ -86,13 +87,14 @@ class LoraxClient:
         retry: RetryPolicy | None = None,
         connections: int = 100,
         address_variable: str = LORAX.address_variable,
+        mask: Callable[[str], str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._token = token
         self._adapter_token = adapter_token
         secrets = frozenset(item.get_secret_value() for item in (token, adapter_token) if item is not None)
-        self._service = replace(LORAX, secrets=secrets, address_variable=address_variable)
+        self._service = replace(LORAX, secrets=secrets, address_variable=address_variable, mask=mask)
         self._retry = retry or RetryPolicy()
         self._requests = LoraxRequests(self._service, self.base_url, adapter_token=adapter_token)
         self._replies = LoraxReplies(self._service)
@@ -172,6 +174,14 @@ class LoraxClient:
         """
         body = self._requests.chat(messages, adapter_id, adapter_source, parameters)
         return self._replies.chat(await self._send("POST", _CHAT, body, retry), self._whole(_CHAT))
+
+    def check_adapter(self, answer: Generation, adapter_id: str | None) -> None:
+        """Make sure that whom we asked has answered, as far as the headers tell; None is the base model.
+
+        Raises:
+            ProtocolError: They name another adapter.
+        """
+        self._replies.check_adapter(answer, adapter_id, self.base_url)
 
     async def info(self) -> ServerFacts:
         """Read the server's static settings."""

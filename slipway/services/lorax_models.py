@@ -74,7 +74,9 @@ GREEDY = GenerationParameters()
 
 
 class ReplyHeaders:
-    """What LoRAX tells in headers; None where a front end hid it. Read when asked for: most of it is for one reply.
+    """What LoRAX tells in headers; None where a front end hid it, and for a time that cannot be.
+
+    Read when asked for: most of it is for one reply.
 
     Args:
         headers: All, their names in lower case.
@@ -181,4 +183,4 @@ def _number(text: str | None) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if 0.0 <= value < math.inf else None

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from slipway.errors import ProtocolError
 from slipway.services.http import Service, json_body
-from slipway.services.http_errors import bare_url
+from slipway.services.http_errors import bare_url, quoted
 from slipway.services.lorax_models import FinishReason, Generation, Reply, ReplyHeaders, TokenizedPiece
 from slipway.services.lorax_types import brief_response, first_error, lorax_modules
 from slipway.services.wire_connection import RawReply
@@ -75,6 +75,7 @@ class LoraxReplies:
     def generation(self, reply: RawReply, url: str) -> Generation:
         """Read the reply of ``/generate``."""
         details, text, logprobs = self._native(reply, url)
+        self._check_counts(details.prompt_tokens, details.generated_tokens, reply, url)
         return Generation(
             text=text,
             finish_reason=_FINISH_REASONS[details.finish_reason],
@@ -94,14 +95,29 @@ class LoraxReplies:
         choice = answer.choices[0]
         reason = _CHAT_FINISH_REASONS.get(choice.finish_reason)
         if reason is None:
-            raise self._unexpected(reply, url, f"finish_reason {choice.finish_reason[:40]!r}")
+            raise self._unexpected(reply, url, f"finish_reason {quoted(choice.finish_reason, self._service, 40)!r}")
+        usage = answer.usage
+        self._check_counts(usage.prompt_tokens, usage.completion_tokens, reply, url)
         return Generation(
             text=choice.message.content,
             finish_reason=reason,
-            prompt_tokens=answer.usage.prompt_tokens,
-            generated_tokens=answer.usage.completion_tokens,
+            prompt_tokens=usage.prompt_tokens,
+            generated_tokens=usage.completion_tokens,
             headers=ReplyHeaders(reply.headers),
             latency_ms=reply.elapsed_ms,
+        )
+
+    def check_adapter(self, answer: Generation, adapter_id: str | None, url: str) -> None:
+        """Refuse an answer that is, by its headers, another adapter's than was asked; they may be hidden."""
+        answered = answer.headers.adapter_id
+        if not answered or answered == adapter_id:
+            return
+        raise ProtocolError(
+            f"{self._service.name}: {quoted(answered, self._service, 80)!r} answered what "
+            f"{adapter_id or 'the base model'} was asked.",
+            service=self._service.name,
+            url=bare_url(url),
+            fix="Check that nothing in front of the server mixes up requests or replies.",
         )
 
     def pieces(self, reply: RawReply, url: str) -> tuple[TokenizedPiece, ...]:
@@ -152,6 +168,10 @@ class LoraxReplies:
         for index, item in enumerate(details.get("tokens") or ()):
             self._finite(item.get("logprob") if isinstance(item, dict) else None, index, reply, url)
         return self._validated(model, body, reply, url)
+
+    def _check_counts(self, prompt_tokens: int, generated_tokens: int, reply: RawReply, url: str) -> None:
+        if prompt_tokens < 0 or generated_tokens < 0:
+            raise self._unexpected(reply, url, f"{prompt_tokens} prompt tokens, {generated_tokens} generated tokens")
 
     def _finite(self, value: object, index: int, reply: RawReply, url: str) -> float:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):

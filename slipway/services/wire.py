@@ -43,7 +43,7 @@ class Wire:
     Args:
         address: Scheme, host, port and a path that all requests are below. Without user and password.
         headers: Of every request.
-        timeouts: Each of the four waits is watched.
+        timeouts: Each of the four waits is watched, and the whole.
         connections: At most so many, and so many requests in flight; further ones wait.
         certificates: Trusted ones, for https.
         max_reply_bytes: A longer reply is an error.

@@ -101,7 +101,7 @@ class Connection(asyncio.BufferedProtocol):
 
     Args:
         timeouts: ``write_seconds`` until the request is handed to the system whole, ``read_seconds`` between two
-            pieces of the reply.
+            pieces of the reply, ``whole_seconds`` for all of it.
         max_reply_bytes: A longer reply is an error.
         buffer: Of ``READ_BYTES``.
     """
@@ -124,6 +124,7 @@ class Connection(asyncio.BufferedProtocol):
         self._sent_at = 0.0
         self._is_writing = False
         self._deadline = 0.0
+        self._end = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._received_bytes = 0
         self._names: list[bytes] = []
@@ -146,7 +147,8 @@ class Connection(asyncio.BufferedProtocol):
         self.has_received = False
         self._received_bytes = 0
         self._sent_at = now = self._loop.time()
-        self._deadline = now + self._timeouts.read_seconds
+        self._end = now + self._timeouts.whole_seconds
+        self._deadline = min(now + self._timeouts.read_seconds, self._end)
         self._transport.write(request)
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._look_at_the_clock)
@@ -172,13 +174,13 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The system takes no more for now."""
         self._is_writing = True
-        self._deadline = self._loop.time() + self._timeouts.write_seconds
+        self._deadline = min(self._loop.time() + self._timeouts.write_seconds, self._end)
         self._hurry()
 
     def resume_writing(self) -> None:
         """The request is out."""
         self._is_writing = False
-        self._deadline = self._loop.time() + self._timeouts.read_seconds
+        self._deadline = min(self._loop.time() + self._timeouts.read_seconds, self._end)
         self._hurry()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # the interface's
@@ -203,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(httpx.RemoteProtocolError(str(error)))
             return
         if self._waiter is not None and not self._is_writing:
-            self._deadline = self._loop.time() + self._timeouts.read_seconds
+            self._deadline = min(self._loop.time() + self._timeouts.read_seconds, self._end)
 
     def eof_received(self) -> None:
         """The server sends no more. A reply that says nothing of its length is thereby whole."""

@@ -112,12 +112,14 @@ class LoraxBackend:
 
     def client(self, deployment: ServingDeployment) -> LoraxClient:
         """See ``Backend``."""
+        seconds = self._target.answer_timeout_seconds
         return LoraxClient(
             deployment.url,
             self._token,
-            timeouts=Timeouts(read_seconds=self._target.answer_timeout_seconds),
+            timeouts=Timeouts(read_seconds=seconds, whole_seconds=seconds),
             adapter_token=self._hub_token(),
             connections=self._target.max_concurrency,
+            mask=self._target.redactor,
         )
 
     def _hub_token(self) -> SecretStr | None:

@@ -88,12 +88,14 @@ class PredibaseBackend:
 
     def client(self, deployment: ServingDeployment) -> LoraxClient:
         """See ``Backend``."""
+        seconds = self._target.answer_timeout_seconds
         return LoraxClient(
             deployment.url,
             self._token,
-            timeouts=Timeouts(read_seconds=self._target.answer_timeout_seconds),
+            timeouts=Timeouts(read_seconds=seconds, whole_seconds=seconds),
             connections=self._target.max_concurrency,
             address_variable="PREDIBASE_SERVING",
+            mask=self._target.redactor,
         )
 
     async def _deployments(self) -> Deployments:

@@ -8,7 +8,7 @@ import pytest
 
 from slipway.adapter import Source
 from slipway.cases import Case, GenerationSettings
-from slipway.errors import RateLimitedError, UnavailableError
+from slipway.errors import ProtocolError, RateLimitedError, UnavailableError
 from slipway.services.asking import make_ask
 from slipway.services.lorax import LoraxClient
 
@@ -59,6 +59,26 @@ async def test_a_conversation_goes_to_the_chat_route_which_tells_no_logprobs(ser
     assert (found.output, found.finish_reason, found.generated_tokens) == ("hi", "eos_token", 2)
     assert found.logprobs is None
     assert found.timing.total_ms is None
+
+
+@pytest.mark.parametrize("answered", ["support/3", "org/other"])
+async def test_an_answer_of_another_adapter_is_no_answer(server, ask, reply, answered):
+    server.on(NATIVE, reply(json={"generated_text": "hi", "details": DETAILS}, headers={"x-adapter-id": answered}))
+    with pytest.raises(ProtocolError, match=f"'{answered}' answered what support/4 was asked"):
+        await ask(case())
+
+
+async def test_an_answer_of_an_adapter_is_not_the_bases(server, reply):
+    server.on(NATIVE, reply(json={"generated_text": "hi", "details": DETAILS}, headers={"x-adapter-id": "support/4"}))
+    async with LoraxClient(server.url) as client:
+        with pytest.raises(ProtocolError, match="'support/4' answered what the base model was asked"):
+            await make_ask(client, None, None, 16)(case())
+
+
+@pytest.mark.parametrize("told", [{"x-adapter-id": "support/4"}, {"x-adapter-id": ""}, {}])
+async def test_an_answer_of_whom_was_asked_or_of_nobody_named_is_taken(server, ask, reply, told):
+    server.on(NATIVE, reply(json={"generated_text": "hi", "details": DETAILS}, headers=told))
+    assert (await ask(case())).output == "hi"
 
 
 async def test_a_case_may_differ_from_the_target(server, ask, reply):

@@ -155,6 +155,7 @@ async def test_total_seconds_bound_the_attempts(server, client, reply):
         ({"Retry-After": "-1"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
         ({}, None),
     ],
 )
@@ -205,6 +206,8 @@ async def test_each_status_has_its_error_with_a_fix(server, client, reply, meani
         ({"json": {"detail": [{"loc": "x"}]}}, ': [{"loc": "x"}].'),
         ({"json": ["odd"]}, "."),
         ({"body": b"Failed to parse", "headers": {"Content-Type": "text/plain"}}, ": Failed to parse."),
+        ({"body": b"caf\xc3\xa9 \xff", "headers": {"Content-Type": "text/plain; charset=hex"}}, ": caf\u00e9 \ufffd."),
+        ({"body": b"no text", "headers": {"Content-Type": "text/plain; charset=utf-16"}}, ": no text."),
         ({"body": b"<html>nginx</html>", "headers": {"Content-Type": "text/html"}}, "."),
         ({"json": {"error": "x" * 9000}}, ": " + "x" * 500 + "."),
     ],
@@ -215,6 +218,19 @@ async def test_what_a_service_says_is_found_in_every_shape(server, client, reply
     with pytest.raises(InvalidRequestError) as caught:
         await ask(client, waits)
     assert caught.value.message.endswith(f"was answered 422{said}")
+
+
+async def test_a_token_in_a_services_word_for_its_error_is_masked(server, client, reply, waits):
+    server.on("GET /thing", reply(status=422, json={"error": "no", "error_type": f"denied {TOKEN}"}))
+    with pytest.raises(InvalidRequestError) as caught:
+        await ask(client, waits)
+    assert caught.value.error_type == "denied ***"
+
+
+async def test_a_token_in_a_content_type_is_masked(server, client, reply, waits):
+    server.on("GET /thing", reply(body=b"x", headers={"Content-Type": f"text/{TOKEN}"}))
+    with pytest.raises(ProtocolError, match=r"text/\*\*\* that is not JSON"):
+        await ask(client, waits)
 
 
 async def test_garbage_with_success_is_a_protocol_error(server, client, reply, waits):

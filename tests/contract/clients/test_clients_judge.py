@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ from slipway.errors import (
 )
 from slipway.judge_settings import JudgeSettings
 from slipway.judge_usage import JudgeUsage
+from slipway.redaction import Redactor
 from slipway.services.judge import JUDGE_RETRY, open_judge
 from slipway.services.judge_access import judge_access
 
@@ -46,6 +48,7 @@ class JudgeServer:
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict, str]] = []
         self.most_in_flight = 0
+        self.piece_bytes, self.seconds_after_piece = 1 << 20, 0.0
         self._in_flight = 0
         self._lock = threading.Lock()
         self.routes = {MODELS: lambda _: (200, {"data": []}), CHAT: lambda _: chat("yes"), EMBEDDINGS: embed}
@@ -104,7 +107,9 @@ class JudgeServer:
         handler.send_header("Content-Length", str(len(sent)))
         handler.end_headers()
         with contextlib.suppress(OSError):
-            handler.wfile.write(sent)
+            for start in range(0, len(sent), self.piece_bytes):
+                handler.wfile.write(sent[start : start + self.piece_bytes])
+                time.sleep(self.seconds_after_piece)
 
 
 def chat(content, *, finish_reason="stop"):
@@ -282,11 +287,35 @@ async def test_lasting_trouble_is_an_error_and_is_asked_anew_the_next_time(opena
         assert await judge.complete(MESSAGES) == "yes"
 
 
+async def test_what_is_private_is_masked_where_a_judge_says_it_back(openai, caplog):
+    """Before the message is cut to length, or half a number would stay; also in the log of repeats."""
+    caplog.set_level(logging.INFO)
+    openai.in_turn(CHAT, refusal(503, "x" * 495 + " card-4711"), refusal(400, "x" * 495 + " card-4711"))
+    settings = JudgeSettings(url=openai.url, model="m", token_variable="JUDGE_TOKEN")
+    async with open_judge(settings, ENVIRON, mask=Redactor([r"card-\d+"])) as judge:
+        with pytest.raises(InvalidRequestError) as caught:
+            await judge.complete(MESSAGES)
+    assert caught.value.message.endswith("x ***.")
+    assert "before attempt 2" in caplog.text
+    assert "card" not in caplog.text
+
+
 async def test_a_judge_that_takes_too_long_is_given_up(openai, opened):
     openai.routes[CHAT] = lambda _: (time.sleep(0.5), chat("late"))[1]
     async with opened(timeout_seconds=0.1) as judge:
         with pytest.raises(ServiceTimeoutError):
             await judge.complete(MESSAGES)
+
+
+async def test_a_judge_whose_reply_comes_byte_by_byte_is_given_up(openai, opened):
+    """Each byte is in time, and all of them would take five seconds."""
+    async with opened(timeout_seconds=0.3) as judge:
+        openai.piece_bytes, openai.seconds_after_piece = 1, 0.03
+        began = time.monotonic()
+        with pytest.raises(ServiceTimeoutError):
+            await judge.complete(MESSAGES)
+        assert time.monotonic() - began < 2.0
+        openai.piece_bytes = 1 << 20
 
 
 async def test_closing_gives_up_what_is_in_flight(openai, opened):

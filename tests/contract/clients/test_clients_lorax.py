@@ -46,6 +46,11 @@ def answer(*logprobs, text="hi"):
     return {"generated_text": text, "details": {**details, "skipped_tokens": 0, "prefill": [], "tokens": tokens}}
 
 
+def counted(**counts):
+    reply = answer(-0.5)
+    return {**reply, "details": {**reply["details"], **counts}}
+
+
 async def test_a_generation_comes_back_typed(live):
     found = await live.generate("ab", **ADAPTER, parameters=GenerationParameters(max_new_tokens=3))
     assert (found.text, found.finish_reason, found.prompt_tokens, found.generated_tokens) == (
@@ -201,6 +206,8 @@ async def test_a_chat_request_is_what_lorax_documents(server, client, reply):
         (answer(-1.0, float("nan")), "token 1 is not a finite"),
         (answer(-1.0, "x"), "token 1 is not a finite"),
         ({**answer(-1.0), "generated_text": None}, "generated_text"),
+        (counted(prompt_tokens=-1), "-1 prompt tokens"),
+        (counted(generated_tokens=-1), "-1 generated tokens"),
     ],
 )
 async def test_replies_that_cannot_be_trusted_are_protocol_errors(server, client, reply, body, words):
@@ -210,9 +217,28 @@ async def test_replies_that_cannot_be_trusted_are_protocol_errors(server, client
 
 
 async def test_headers_that_a_front_end_hides_are_none(server, client, reply):
-    server.on(ROUTE, reply(json=answer(-0.5), headers={"x-queue-time": "soon"}))
-    found = await client.generate("a", **BASE)
-    assert (found.headers.queue_ms, found.headers.total_ms, found.headers.adapter_id) == (None, None, None)
+    times = {"x-queue-time": "soon", "x-inference-time": "-5", "x-time-per-token": "nan"}
+    server.on(ROUTE, reply(json=answer(-0.5), headers=times))
+    told = (await client.generate("a", **BASE)).headers
+    assert (told.queue_ms, told.inference_ms, told.time_per_token_ms) == (None, None, None)
+    assert (told.total_ms, told.adapter_id) == (None, None)
+
+
+async def test_a_chat_of_less_than_no_tokens_cannot_be_trusted(server, client, reply):
+    choice = {"message": {"content": "hi"}, "finish_reason": "stop"}
+    body = {"choices": [choice], "usage": {"prompt_tokens": -3, "completion_tokens": 2}}
+    server.on(ROUTE.replace("generate", "v1/chat/completions"), reply(json=body))
+    with pytest.raises(ProtocolError, match="-3 prompt tokens"):
+        await client.chat([{"role": "user", "content": "p"}], **BASE)
+
+
+async def test_a_token_said_back_as_a_finish_reason_is_masked(server, reply):
+    choice = {"message": {"content": "hi"}, "finish_reason": "pb_" + "x" * 60}
+    body = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+    server.on("POST /v1/chat/completions", reply(json=body))
+    async with LoraxClient(server.url, SecretStr("pb_" + "x" * 60)) as client:
+        with pytest.raises(ProtocolError, match=r"finish_reason '\*\*\*'"):
+            await client.chat([{"role": "user", "content": "p"}], **BASE)
 
 
 async def test_an_overloaded_server_is_asked_again_and_then_told_of(server, client, reply):

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import subprocess
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -410,6 +411,44 @@ async def test_a_slow_reply_that_goes_on_is_read():
 
     async with wired(answer) as (_, wire):
         assert (await wire.send("POST", "/")).body == b"xxxx"
+
+
+@pytest.mark.parametrize("slow", [b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n", b"HTTP/1.1 200 OK\r\nx-"])
+async def test_a_reply_that_comes_byte_by_byte_has_an_end_too(slow):
+    """Body or headers: each piece is in time, and the whole would never be."""
+
+    async def answer(writer, _number):
+        writer.write(slow)
+        for _ in range(60):
+            await asyncio.sleep(0.05)
+            writer.write(b"x")
+            await writer.drain()
+
+    async with wired(answer, timeouts=replace(SHORT, whole_seconds=0.3)) as (_, wire):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(httpx.ReadTimeout):
+            await wire.send("POST", "/")
+        assert 0.25 < loop.time() - began < 1.0
+
+
+async def test_through_httpx_too_a_reply_has_an_end():
+    """An address with a password goes through httpx, as one behind a proxy does."""
+
+    async def answer(writer, _number):
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
+        for _ in range(60):
+            await asyncio.sleep(0.05)
+            writer.write(b"x")
+            await writer.drain()
+
+    async with RawServer(answer) as server:
+        timeouts = replace(SHORT, whole_seconds=0.3)
+        url = server.url.replace("//", "//user:password@")
+        channel = open_channel(url, token=None, service=SERVICE, timeouts=timeouts, connections=1)
+        with pytest.raises(httpx.ReadTimeout):
+            await channel.send("POST", "/generate")
+        await channel.aclose()
 
 
 async def test_the_time_of_one_request_is_not_that_of_the_next():

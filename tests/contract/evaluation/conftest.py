@@ -24,6 +24,7 @@ class Stub:
         seconds: That an answer takes.
         decide: Prompt, adapter and how often this was asked to a status and headers; status 0 breaks off the reply.
         output: The answer, given the prompt.
+        error: What it says beside a status that is no success.
         asked: Every prompt with its adapter; the empty one is the base.
         most_in_flight: At once.
     """
@@ -31,6 +32,7 @@ class Stub:
     seconds: float = 0.0
     decide: Callable[[str, str, int], tuple[int, dict[str, str]]] = lambda _prompt, _adapter, _count: OK
     output: Callable[[str], str] = lambda _: "good"
+    error: str = "not now"
     asked: list[tuple[str, str]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -63,7 +65,7 @@ class Stub:
             self.in_flight -= 1
         if status != 200:
             await self._reply(
-                send, status or 200, {"error": "not now", "error_type": "overloaded"}, headers, status == 0
+                send, status or 200, {"error": self.error, "error_type": "overloaded"}, headers, status == 0
             )
             return
         text = self.output(request["inputs"])

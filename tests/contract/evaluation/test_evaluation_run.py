@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from slipway.adapter import Source
-from slipway.errors import StoreError, UnavailableError
+from slipway.errors import AuthenticationError, InvalidRequestError, StoreError, UnavailableError
 from slipway.gate_file import Against, Gate, LatencyRule
 from slipway.results import Arm
 from slipway.results_io import read_results
@@ -31,7 +31,7 @@ ALL = {Arm.CANDIDATE: CANDIDATE, Arm.CHAMPION: CHAMPION, Arm.BASE: Entrant()}
 def run(files, stub):
     async def run(entrants=BOTH, **settings):
         target = load_target(files.target)
-        async with LoraxClient(stub.url, connections=target.max_concurrency) as client:
+        async with LoraxClient(stub.url, connections=target.max_concurrency, mask=target.redactor) as client:
             return await run_evaluation(
                 load_suite(files.suite),
                 entrants,
@@ -252,6 +252,20 @@ async def test_private_data_is_in_no_file_and_its_answers_are_taken_with_their_g
     files.write_suite(4, value="card 4712")
     await run()
     assert len(stub.asked) == 2 * (4 + WARM_UP), "the masked text cannot be graded by other checks"
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, AuthenticationError), (422, InvalidRequestError)])
+async def test_what_is_private_is_not_in_the_error_that_ends_it(run, stub, files, status, kind):
+    """It goes to the terminal, to the flow's state and its logs. Masked before it is cut, or half of it would stay."""
+    files.write_suite(30)
+    files.write_target(stub.url, redact=["card-[0-9]+"])
+    stub.error = "x" * 495 + " card-4711"
+    stub.decide = lambda _prompt, _adapter, _count: (status, {})
+    with pytest.raises(kind) as caught:
+        await run()
+    assert caught.value.message.endswith("x ***.")
+    assert "card" not in repr(caught.value)
+    assert not any("card" in result.error for result in read_results(files.out))
 
 
 async def test_costs_add_up_to_the_price_of_the_time(run, stub, files):
