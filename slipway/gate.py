@@ -19,6 +19,7 @@ from slipway.gate_requirements import require
 from slipway.gate_rules import DecidedBy, Outcome, RuleOutcome, confidence_of, undecided
 from slipway.regressions import Regression, regressions
 from slipway.results import Arm, CaseResult
+from slipway.wording import all_of, p_value
 
 __all__ = ["Decision", "Gate", "Outcome", "RuleOutcome", "Verdict", "decide", "load_gate"]
 
@@ -142,8 +143,8 @@ def decide(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | No
         *_reasons(decisive[:1]),
         *_of_attempts(usual, attempt),  # among the first, since few are shown
         *_reasons(decisive[1:]),
-        *_of_stopping(evidence, decision, decided_by, not_asked),
         *_of_regressions(worse),
+        *_of_stopping(evidence, decision, decided_by, not_asked),
         *skipped,
         *_of_coverage(evidence, gate),
     )
@@ -207,7 +208,7 @@ def _of_regressions(found: Sequence[Regression]) -> list[str]:
     if not certain:
         return []
     shown = [
-        f"{one.kind} {one.name} {one.difference:+.2f} (p = {one.p_holm:.2g})" for one in certain[:_SHOWN_REGRESSIONS]
+        f"{one.kind} {one.name} {one.difference:+.2f} ({p_value(one.p_holm)})" for one in certain[:_SHOWN_REGRESSIONS]
     ]
     more = f" and {len(certain) - len(shown)} more" if len(certain) > len(shown) else ""
     return [f"Regressed beyond chance (Holm) against the {certain[0].against}: {', '.join(shown)}{more}."]
@@ -273,7 +274,7 @@ def _attachment(evidence: Evidence) -> RuleOutcome | None:
     if not is_recorded or any((mine.output, mine.passed) != (other.output, other.passed) for mine, other in pairs):
         return None
     reason = (
-        f"Attachment not proven: the candidate's output equals the base's on all {len(pairs)} cases, "
+        f"Attachment not proven: the candidate's output equals the base's on {all_of(len(pairs), 'case')}, "
         "as it would if the server had ignored the adapter."
     )
     return undecided("attachment", reason, n=len(pairs))

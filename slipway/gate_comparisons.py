@@ -40,6 +40,7 @@ from slipway.gate_rules import (
 from slipway.paired_rates import paired_difference
 from slipway.results import Arm
 from slipway.statistics import Interval, mcnemar
+from slipway.wording import counted, p_value
 
 __all__ = ["compare_cost", "compare_latency", "compare_scores"]
 
@@ -106,8 +107,10 @@ def compare_latency(evidence: Evidence, rule: LatencyRule, gate: Gate) -> RuleOu
     ours, theirs, _ = zip(*pairs, strict=True)
     interval = bootstrap_quantile_ratio(ours, theirs, confidence=gate.confidence, q=q)
     shift = hodges_lehmann([mine - other for mine, other in zip(ours, theirs, strict=True)])
-    outcome = bounded(rule.name, phrase, interval, gate, ceiling=rule.ratio_at_most, noun="pairs")
-    outcome = replace(outcome, reason=f"{outcome.reason} The typical shift is {shift:+.1f} ms (Hodges-Lehmann).")
+    outcome = bounded(rule.name, phrase, interval, gate, ceiling=rule.ratio_at_most, noun="pair")
+    outcome = replace(
+        outcome, reason=f"{outcome.reason} The typical shift is {round(shift, 1) + 0.0:+.1f} ms (Hodges-Lehmann)."
+    )
 
     def further(_: Sequence[Pair], found: RuleOutcome) -> str:
         return further_by_width(found, limit=rule.ratio_at_most, noun="pairs")
@@ -133,7 +136,7 @@ def compare_cost(evidence: Evidence, rule: CostRule, gate: Gate) -> RuleOutcome:
             interval = bootstrap_total_ratio(ours, theirs, confidence=gate.confidence, groups=groups)
         except TooFewGroupsError as error:
             return undecided(rule.name, f"The ratio of costs: {_too_few_drawn(error)}", n=len(values))
-        return bounded(rule.name, phrase, interval, gate, ceiling=rule.ratio_at_most, noun="pairs")
+        return bounded(rule.name, phrase, interval, gate, ceiling=rule.ratio_at_most, noun="pair")
 
     def further(values: Sequence[Pair], outcome: RuleOutcome) -> str:
         return further_sentence(further_values(values, outcome, limit=rule.ratio_at_most, judge=judge), "pairs")
@@ -170,7 +173,7 @@ class _Comparison:
         gains, losses = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
         is_clustered = len(set(units)) < len(units)
         is_exact = all(is_binary(pair[:2]) for pair in pairs)
-        phrase = f"{self.phrase} ({gains} cases gained, {losses} lost)" if is_exact else self.phrase
+        phrase = f"{self.phrase} ({counted(gains, 'case')} gained, {losses} lost)" if is_exact else self.phrase
         if is_exact and not is_clustered:
             return self._exact(phrase, gains, losses, len(pairs))
         confidence = self.gate.confidence
@@ -217,7 +220,7 @@ class _Comparison:
             self.gate,
             floor=self.limit,
             is_strict=self.is_strict,
-            noun="pairs",
+            noun="pair",
         )
 
     def _checked(
@@ -243,7 +246,7 @@ class _Comparison:
         else:
             outcome, tells = Outcome.INCONCLUSIVE, "may be above or below 0"
         p = mcnemar(gains, losses)
-        reason = f"{phrase} {numbers_of(interval, 0.0, self.gate, '', 'pairs')} {tells} (exact McNemar p = {p:.2g})."
+        reason = f"{phrase} {numbers_of(interval, 0.0, self.gate, '', 'pair')} {tells} (exact McNemar {p_value(p)})."
         return made(self.name, outcome, interval, reason, method="exact McNemar test; interval " + interval.method)
 
 
@@ -299,7 +302,10 @@ def _absent(arm: Arm, purpose: str) -> str:
 
 
 def _too_few(arm: Arm, n: int, needed: int) -> str:
-    return f"{n} cases were answered and measured by both the candidate and the {arm}; {needed} are needed."
+    were = "was" if n == 1 else "were"
+    return (
+        f"{counted(n, 'case')} {were} answered and measured by both the candidate and the {arm}; {needed} are needed."
+    )
 
 
 def _too_few_drawn(error: TooFewGroupsError) -> str:

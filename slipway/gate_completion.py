@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from slipway.gate_rules import DecidedBy, Outcome, RuleOutcome
+from slipway.wording import fixed
 
 __all__ = ["Sample", "settle"]
 
@@ -126,7 +127,7 @@ def _certain(now: RuleOutcome, then: RuleOutcome, pending: int, side: str) -> Ru
 
 def _numbers(outcome: RuleOutcome) -> str:
     estimate, low, high = (
-        "unknown" if value is None else f"{value:.2f}" for value in (outcome.estimate, outcome.low, outcome.high)
+        "unknown" if value is None else fixed(value, 2) for value in (outcome.estimate, outcome.low, outcome.high)
     )
     return f"{estimate} ({low} to {high})"
 

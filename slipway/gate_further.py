@@ -13,6 +13,7 @@ from typing import TypeVar
 from slipway.gate_rules import Outcome, RuleOutcome
 from slipway.paired_rates import refutes
 from slipway.statistics import clopper_pearson, more_to_decide, two_digits
+from slipway.wording import counted
 
 __all__ = ["further_by_width", "further_cases", "further_pairs", "further_sentence", "further_values"]
 
@@ -98,14 +99,18 @@ def further_by_width(outcome: RuleOutcome, *, limit: float, noun: str) -> str:
     if total is None:
         return further_sentence(None, noun)
     more = two_digits(max(1, math.ceil(total) - outcome.n))
-    return f"Going by the width of this interval it takes roughly {more} more {noun} like these to settle it."
+    return f"Going by the width of this interval it takes roughly {_more(more, noun)} like these to settle it."
 
 
 def further_sentence(more: int | None, noun: str) -> str:
     """Say it; ``noun`` is what is counted, in the plural."""
     if more is None:
         return f"More {noun} like these would hardly settle it: the estimate is too near the limit."
-    return f"About {more} more {noun if more > 1 else noun.removesuffix('s')} like these would settle it."
+    return f"About {_more(more, noun)} like these would settle it."
+
+
+def _more(more: int, noun: str) -> str:
+    return counted(more, f"more {noun.removesuffix('s')}")
 
 
 def _by_width(outcome: RuleOutcome, limit: float) -> float | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from slipway.evidence import Evidence, instrument_fault, is_out_of_range
 from slipway.gate_file import Gate
 from slipway.gate_rules import RuleOutcome, undecided
 from slipway.results import Arm
+from slipway.wording import counted
 
 __all__ = ["list_obstacles"]
 
@@ -28,18 +30,12 @@ def list_obstacles(evidence: Evidence, gate: Gate) -> list[RuleOutcome]:
         obstacles.append(undecided("checks", reason))
     answered = len(evidence.sound[Arm.CANDIDATE])
     if answered < gate.min_cases:
-        cases = "case" if answered == 1 else "cases"
-        reason = f"The candidate answered {answered} {cases}; the gate asks for at least {gate.min_cases}."
+        reason = f"The candidate answered {counted(answered, 'case')}; the gate asks for at least {gate.min_cases}."
         obstacles.append(undecided(f"min_cases {gate.min_cases}", reason, n=answered))
     for arm in evidence.arms:
         obstacles += _of_arm(evidence, arm, gate)
-    for arm, share in evidence.coverage.items():
-        if share < gate.min_coverage:
-            reason = (
-                f"Only {share:.1%} of the {arm}'s checks could be applied, fewer than {gate.min_coverage:.1%}: "
-                f"{_unsupported(evidence, arm)}."
-            )
-            obstacles.append(undecided(f"min_coverage {gate.min_coverage:g}", reason))
+    if reason := _too_little_coverage(evidence, gate):
+        obstacles.append(undecided(f"min_coverage {gate.min_coverage:g}", reason))
     return obstacles
 
 
@@ -59,13 +55,28 @@ def _of_arm(evidence: Evidence, arm: Arm, gate: Gate) -> list[RuleOutcome]:
     return obstacles
 
 
-def _unsupported(evidence: Evidence, arm: Arm) -> str:
-    counts = Counter(
-        check.type for result in evidence.arms[arm].values() for check in result.checks if check.passed is None
-    )
-    shown = [
-        f"{name} in {count} {'case' if count == 1 else 'cases'}" for name, count in counts.most_common(_SHOWN_TYPES)
-    ]
+def _too_little_coverage(evidence: Evidence, gate: Gate) -> str:
+    """One sentence for all arms: the same check lacks in each."""
+    lacking = {arm: share for arm, share in evidence.coverage.items() if share < gate.min_coverage}
+    if not lacking:
+        return ""
+    *others, last = (f"{share:.1%} of the {arm}'s" for arm, share in lacking.items())
+    shares = f"{', '.join(others)} and {last}" if others else last
+    named = _unsupported(evidence, lacking)
+    return f"Only {shares} checks could be applied, fewer than {gate.min_coverage:.1%}: {named}."
+
+
+def _unsupported(evidence: Evidence, arms: Iterable[Arm]) -> str:
+    """Name the types that were not applied, each with how many cases some of these arms lacks it in."""
+    found = {
+        (check.type, case)
+        for arm in arms
+        for case, result in evidence.arms[arm].items()
+        for check in result.checks
+        if check.passed is None
+    }
+    counts = Counter(sorted(kind for kind, _ in found))
+    shown = [f"{name} in {counted(count, 'case')}" for name, count in counts.most_common(_SHOWN_TYPES)]
     return ", ".join(shown) + (f" and {len(counts) - len(shown)} more types" if len(counts) > len(shown) else "")
 
 

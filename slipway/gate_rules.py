@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from slipway.gate_file import EarlyStop, Gate
 from slipway.statistics import Interval
+from slipway.wording import counted, fixed
 
 __all__ = [
     "DecidedBy",
@@ -108,9 +109,12 @@ def bounded(
     ceiling: float | None = None,
     is_strict: bool = False,
     unit: str = "",
-    noun: str = "cases",
+    noun: str = "case",
 ) -> RuleOutcome:
-    """Compare an interval with a floor or a ceiling; at a strict floor itself a value fails."""
+    """Compare an interval with a floor or a ceiling; at a strict floor itself a value fails.
+
+    One of the values is called a ``noun``.
+    """
     limit = floor if floor is not None else ceiling
     assert limit is not None  # noqa: S101  # every caller gives one
     if floor is not None:
@@ -150,10 +154,12 @@ def is_binary(values: Sequence[float]) -> bool:
 
 def numbers_of(interval: Interval, limit: float, gate: Gate, unit: str, noun: str) -> str:
     """Write estimate, interval and n, with as many digits as tell them from the limit."""
-    low = _number(interval.low, limit, unit) if math.isfinite(interval.low) else "unknown"
-    high = _number(interval.high, limit, unit) if math.isfinite(interval.high) else "unknown"
-    estimate = _number(interval.estimate, limit, unit) if math.isfinite(interval.estimate) else "unknown"
-    return f"{estimate}{unit} ({100 * gate.confidence:g} % interval {low} to {high}, {interval.n} {noun})"
+    estimate, low, high = (
+        _number(value, limit, unit) if math.isfinite(value) else "unknown"
+        for value in (interval.estimate, interval.low, interval.high)
+    )
+    ends = low if low == high == "unknown" else f"{low} to {high}"
+    return f"{estimate}{unit} ({100 * gate.confidence:g} % interval {ends}, {counted(interval.n, noun)})"
 
 
 def _number(value: float, limit: float, unit: str) -> str:
@@ -164,7 +170,7 @@ def _number(value: float, limit: float, unit: str) -> str:
     others = [other for other in (limit, 0.0) if not math.isclose(value, other)]
     while digits < 6 and any(round(value, digits) == round(other, digits) for other in others):
         digits += 1
-    return f"{value:.{digits}f}"
+    return fixed(value, digits)
 
 
 def _finite(value: float) -> float | None:

@@ -13,6 +13,7 @@ from slipway.recording import Recorder, Redact, subject_of
 from slipway.results import Arm, CaseResult
 from slipway.results_io import RecordedOutput, read_outputs
 from slipway.suite import Case, Suite
+from slipway.wording import counted
 
 __all__ = ["grade_answer", "grade_case", "grade_outputs", "is_case_judged", "judge_outputs"]
 
@@ -111,11 +112,11 @@ def _by_case(outputs: Sequence[RecordedOutput], cases: int, path: Path | str) ->
     for output in outputs:
         if output.test >= cases:
             raise ConfigFileError(
-                f"there is no test {output.test}: the suite has {cases} cases.",
+                f"there is no test {output.test}: the suite has {counted(cases, 'case')}.",
                 file=path,
                 line=output.line,
                 key="test",
-                fix=f"Write 0 to {cases - 1}.",
+                fix="Write 0." if cases == 1 else f"Write 0 to {cases - 1}.",
             )
         if output.test in found:
             raise ConfigFileError(

@@ -15,6 +15,7 @@ from slipway.configs import ConfigKind, find_config
 from slipway.gate import Decision, decide
 from slipway.gate_file import load_gate
 from slipway.results_io import read_results
+from slipway.wording import counted, p_value, probability
 
 __all__ = ["gate"]
 
@@ -68,8 +69,8 @@ def gate(
     for one in verdict.regressions:
         colour = "red" if one.is_beyond_chance else "dim"
         console.print(
-            f"  [{colour}]{one.kind} {escape(printable(one.name))} {one.difference:+.3f}[/] on {one.n} cases, "
-            f"p = {one.p:.2g}, adjusted {one.p_holm:.2g}",
+            f"  [{colour}]{one.kind} {escape(printable(one.name))} {one.difference:+.3f}[/] on "
+            f"{counted(one.n, 'case')}, {p_value(one.p)}, adjusted {probability(one.p_holm)}",
             soft_wrap=True,
         )
     return EXIT_CODES[verdict.verdict]

@@ -12,6 +12,7 @@ from slipway.coverage import measure_coverage
 from slipway.results import Arm, CaseResult
 from slipway.results_io import as_document
 from slipway.suite import Suite, UnsupportedAssertion
+from slipway.wording import counted
 
 __all__ = ["print_results", "print_suite_notes", "results_document", "results_exit_code"]
 
@@ -63,7 +64,9 @@ def _print_coverage(
         found = list(dict.fromkeys(entry.where for entry in unsupported if entry.type == kind and entry.where))
         places = ", ".join(found[:SHOWN_PLACES]) + (", ..." if len(found) > SHOWN_PLACES else "")
         named.append(f"{kind} {count}" + (f" ({places})" if places else ""))
-    shown = printable(f"coverage {coverage.share:.1%} of {coverage.total} checks; not applied: {', '.join(named)}")
+    shown = printable(
+        f"coverage {coverage.share:.1%} of {counted(coverage.total, 'check')}; not applied: {', '.join(named)}"
+    )
     console.print(f"[yellow]{escape(shown)}[/]", soft_wrap=True)
     for reason in dict.fromkeys(f"{entry.type}: {entry.reason}" for entry in unsupported):
         console.print(f"  [yellow]-[/] {escape(printable(reason))}", soft_wrap=True)

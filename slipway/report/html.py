@@ -17,6 +17,7 @@ from slipway.report.data import ReportData
 from slipway.report.figures import Figures
 from slipway.report.panels import Panels
 from slipway.report.verdict import headline
+from slipway.wording import probability
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -115,5 +116,7 @@ def _environment() -> Environment:
         ms=texts.milliseconds,
         usd=texts.usd,
         grouped=texts.grouped,
+        counted=texts.counted,
+        probability=probability,
     )
     return environment

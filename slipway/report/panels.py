@@ -256,7 +256,8 @@ def _rule_row(rule: RuleOutcome) -> RuleRow:
     plot = None
     if rule.estimate is not None:
         low, high = (write(end) if end is not None else "unknown" for end in (rule.low, rule.high))
-        observed, interval = write(rule.estimate), f"{low} to {high}"
+        observed = write(rule.estimate)
+        interval = "interval unknown" if rule.low is None and rule.high is None else f"{low} to {high}"
     if bound is not None:
         words = "more than" if " better_by " in rule.rule else "at least" if bound.is_floor else "at most"
         limit = f"{words} {write(bound.value)}"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["cut", "grouped", "milliseconds", "percent", "signed", "usd", "visible"]
+from slipway import wording
+
+__all__ = ["counted", "cut", "grouped", "milliseconds", "percent", "signed", "usd", "visible"]
 
 # Joiners are part of emoji and of several scripts, so they stay where both neighbours are such characters.
 _DECEIVING = re.compile(
@@ -42,6 +44,11 @@ def cut(text: str, limit: int) -> str:
 def grouped(number: int) -> str:
     """Group the digits of a number by thin spaces: ``12 345``."""
     return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if abs(number) >= 10_000 else str(number)
+
+
+def counted(number: int, noun: str) -> str:
+    """Write ``1 case`` or ``12 345 cases``; ``noun`` is in the singular and takes an s."""
+    return wording.counted(number, noun).replace(str(number), grouped(number), 1)
 
 
 def percent(share: float) -> str:

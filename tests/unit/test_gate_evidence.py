@@ -69,6 +69,17 @@ def test_coverage_of_every_arm_counts():
     assert "of the champion's checks" in verdict.reasons[0]
 
 
+def test_a_check_that_every_arm_lacks_is_one_reason():
+    """Three of them would hide all others: a report shows three at the top."""
+    results = half_covered("candidate") + half_covered("champion") + lines("base", 100, checks=(UNSUPPORTED,) * 2)
+    verdict = decide(results, gate(**FLOOR))
+    (named,) = [rule.reason for rule in verdict.rules if rule.rule == "min_coverage 1"]
+    assert named == (
+        "Only 75.0% of the candidate's, 75.0% of the champion's and 0.0% of the base's checks could be applied, fewer "
+        "than 100.0%: python in 100 cases."
+    )
+
+
 def test_full_coverage_is_not_mentioned():
     verdict = decide(lines("candidate", 100, checks=(APPLIED,)), gate(**FLOOR))
     assert verdict.coverage == 1
@@ -105,6 +116,19 @@ def test_one_case_decides_nothing_but_a_clear_failure_of_all():
     assert decide(
         lines("candidate", 1, score=0.0), gate(require=[{"metric": "pass_rate", "at_least": 1.0}])
     ).verdict == ("hold")
+
+
+def test_what_is_said_of_one_case_is_in_the_singular():
+    rules = [{"metric": "pass_rate", "at_least": 0.8}, {"metric": "latency_ms.p95", "at_most": 800}]
+    against = {"champion": {"metric": "pass_rate", "margin": 0.1}, "base": {"metric": "pass_rate", "better_by": 0}}
+    results = [line for arm in ("candidate", "champion", "base") for line in lines(arm, 1, latency_ms=90.0)]
+    floor, slow, champion, base = [rule.reason for rule in decide(results, gate(require=rules, against=against)).rules]
+    assert "(95 % interval 0.03 to 1.00, 1 case)" in floor
+    assert "(95 % interval unknown, 1 case)" in slow
+    assert "(0 cases gained, 0 lost) 0.00 (95 % interval -0.98 to 0.98, 1 pair)" in champion
+    assert "1 pair) may be above or below 0" in base
+    (few,) = decide(results, gate(against={"latency": {"of": "champion", "ratio_at_most": 2}})).rules
+    assert few.reason == "1 case was answered and measured by both the candidate and the champion; 8 are needed."
 
 
 def test_all_fail_in_both_arms_is_a_hold_by_the_floor_although_no_pair_differs():

@@ -71,6 +71,13 @@ def test_rule_decides_exactly_when_the_cases_not_asked_cannot_change_it(passed, 
         assert f"Stopped early: {pending} of 120 cases were not asked, since no answer" in verdict.reasons[1]
 
 
+def test_what_regressed_is_told_before_how_much_was_asked():
+    """Three reasons are shown at the top, and that the rest was not asked is none for holding."""
+    ours = lines("candidate", [0] * 60 + ["?"] * 20, tags=("refund",))
+    verdict = decide(ours + lines("champion", [1] * 60 + ["?"] * 20, tags=("refund",)), FLOOR)
+    assert [reason.split(" ")[0] for reason in verdict.reasons] == ["pass_rate", "Regressed", "Stopped"]
+
+
 outcomes = st.lists(st.sampled_from([0, 1, 1, 1, None]), min_size=30, max_size=60)
 
 

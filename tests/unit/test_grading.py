@@ -50,6 +50,17 @@ def files(tmp_path):
     return write
 
 
+@pytest.mark.parametrize(
+    ("cases", "says", "write"),
+    [(1, "the suite has 1 case.", "Write 0."), (2, "the suite has 2 cases.", "Write 0 to 1.")],
+)
+def test_an_index_that_the_suite_does_not_have_is_refused_with_those_it_has(files, cases, says, write):
+    tests = "- {assert: [{type: equals, value: x}]}\n" * cases
+    with pytest.raises(ConfigFileError, match=f"there is no test 3: {says}") as refused:
+        grade_outputs(*files(f"prompts: [hi]\ntests:\n{tests}", {**FULL, "test": 3}))
+    assert refused.value.fix == write
+
+
 def test_everything_that_is_recorded_is_looked_at_and_kept(files):
     (result,) = grade_outputs(*files(SUITE, FULL))
     assert [check.passed for check in result.checks] == [True] * 5

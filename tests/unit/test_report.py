@@ -344,6 +344,21 @@ def test_any_output_is_carried_as_it_can_be_seen(ours, theirs):
         assert all(0 <= start < end <= len(carried) for start, end in zip(marks[::2], marks[1::2], strict=True))
 
 
+def test_what_is_said_of_one_case_is_in_the_singular():
+    lines = [result("a", arm, True, tags=("refund",)) for arm in Arm]
+    rules = [{"metric": "pass_rate", "at_least": 0.8}, {"metric": "latency_ms.p95", "at_most": 800}]
+    verdict = decide(lines, Gate.model_validate({"require": rules}, strict=False))
+    page = text_of(parsed(ReportData(name="x", release_id="", outcome="hold", results=lines, verdict=verdict)))
+    for text in (
+        "1 case \N{MULTIPLICATION SIGN} 3 arms",
+        "2.5 % to 100 % · 1 value",
+        "interval unknown · 1 value",
+        "pass_rate, 1 pair",
+    ):
+        assert text in page
+    assert not re.search(r"\b1 (case|value|pair|arm|reason)s\b", page)
+
+
 def test_long_outputs_are_cut_and_say_so():
     lines = [result("a", "candidate", True, output="word " * 20_000)]
     text = render_html(ReportData(name="a", release_id="r", outcome="held", results=lines))

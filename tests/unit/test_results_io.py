@@ -74,6 +74,12 @@ def test_broken_numbers_survive_the_file_and_stop_the_gate(file):
     assert decide(read_results(file), gate).verdict == "inconclusive"
 
 
+def test_latency_to_be_graded_that_is_no_number_is_refused_as_it_was_written(file):
+    file.write_text('{"test": 0, "output": "", "latency_ms": NaN}')
+    with pytest.raises(ConfigFileError, match="expected a finite number, found the number nan"):
+        read_outputs(file)
+
+
 def test_latency_that_is_no_number_becomes_one_that_the_gate_refuses(file):
     file.write_text('{"case": "a", "arm": "base", "latency_ms": NaN}')
     assert read_results(file)[0].latency_ms == math.inf
