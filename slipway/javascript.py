@@ -22,7 +22,7 @@ from functools import cache, lru_cache
 from typing import Any, Literal
 
 from slipway.javascript_inert import INERT_NAMES, is_inert, refused_words
-from slipway.javascript_source import as_common_js, function_body, missing_globals
+from slipway.javascript_source import as_common_js, function_body, missing_globals, original_column
 
 __all__ = [
     "MEMORY_LIMIT_BYTES",
@@ -50,6 +50,7 @@ _CALL = r"""
 (() => {
   "use strict";
   const { parse, stringify } = JSON, show = String, make = Function, isFinite = Number.isFinite, quiet = () => {};
+  const Malformed = SyntaxError;
   globalThis.console = { log: quiet, info: quiet, warn: quiet, error: quiet, debug: quiet };
   let state = null;
   const succeed = (value) => {
@@ -60,7 +61,9 @@ _CALL = r"""
   const fail = (error) => {
     let text = "something that cannot be shown";
     try { text = error === null ? "null, as it is where memory ends" : show(error?.message ?? error); } catch {}
-    state = stringify(["threw", text]);
+    let place = "";
+    try { if (error instanceof Malformed) place = /^\s*at <input>:(\d+:\d+)\n\s*at Function /.exec(error.stack)?.[1] ?? ""; } catch {}
+    state = stringify(["threw", text, place]);
   };
   const exported = (source, name) => {
     const module = { exports: {} };
@@ -160,6 +163,8 @@ _ABSENT = (
     "WebAssembly",
 )
 """What Node.js has and the language has not. Using one is told apart from an error of the script's own."""
+_LINES_AROUND = 2
+"""That ``new Function`` puts before a source: its head, with a break after the parameters."""
 _UNDEFINED = re.compile(r"'?([\w$]+)'? is not defined")
 _NO_MEMORY = f"it needs more than {MEMORY_LIMIT_BYTES // 2**20} MB of memory"
 _LIMIT_MESSAGES = {
@@ -171,7 +176,15 @@ _LIMIT_MESSAGES = {
 
 
 class ScriptError(Exception):
-    """The script threw, or did not end within its limits."""
+    """The script threw, or did not end within its limits.
+
+    Attributes:
+        place: Line and column, from 1, of what is no JavaScript, in the source as it was compiled; else None.
+    """
+
+    def __init__(self, message: str, place: tuple[int, int] | None = None) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class ScriptNeedsError(Exception):
@@ -224,8 +237,24 @@ def check_script(script: Script) -> str:
     except ScriptNeedsError as error:
         return str(error)
     except ScriptError as error:
-        raise ValueError(f"the JavaScript cannot be used: {error}") from None
+        raise ValueError(f"the JavaScript cannot be used: {error}{_place_in(script, error.place)}") from None
     return ""
+
+
+def _place_in(script: Script, place: tuple[int, int] | None) -> str:
+    """Say where it is in the source as the suite has it: what is compiled has a ``return`` or other exports."""
+    if place is None:
+        return ""
+    line, column = place
+    written = script.source.rstrip().split("\n")
+    if line > len(written):
+        return " at its end"
+    if script.is_module:
+        is_same = as_common_js(script.source).split("\n")[line - 1] == written[line - 1]
+        return f" at line {line}" + (f", column {column}" if is_same else "")
+    if len(written) > 1:
+        return f" at line {line}, column {column}"
+    return f" at column {original_column(script.source, column)}"
 
 
 def unmet_need(source: str | Script) -> str:
@@ -396,12 +425,18 @@ def _read(state: str | None) -> Returned:
     match found:
         case ["returned", str(kind), value]:
             return Returned(type=kind, value=value)
-        case ["threw", str(message)]:
+        case ["threw", str(message), str(place)]:
             absent = _UNDEFINED.fullmatch(message)
             if absent is not None and absent.group(1) in _ABSENT:
                 raise ScriptNeedsError(absent.group(1))
-            raise ScriptError(_LIMIT_MESSAGES.get(message, message))
+            raise ScriptError(_LIMIT_MESSAGES.get(message, message), _place(place))
     raise ScriptError("it changed how values become JSON")
+
+
+def _place(text: str) -> tuple[int, int] | None:
+    """Read ``line:column``; the engine counts from the function that it makes around the source."""
+    line, _, column = text.partition(":")
+    return (int(line) - _LINES_AROUND, int(column)) if text else None
 
 
 def _context() -> Any:  # noqa: ANN401  # as above

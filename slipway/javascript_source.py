@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-__all__ = ["as_common_js", "function_body", "missing_globals"]
+__all__ = ["as_common_js", "function_body", "missing_globals", "original_column"]
 
 _TOKEN = re.compile(
     r"""
@@ -53,6 +53,16 @@ def function_body(source: str) -> str:
     return source if last < 0 else f"{source[:last]} return {source[last:]}"
 
 
+def original_column(source: str, column: int) -> int:
+    """Give the column, from 1, in a script of one line for one in its function's body, which has a ``return`` more."""
+    written, body = source.strip(), function_body(source)
+    indent = len(source) - len(source.lstrip())
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(written, body, strict=False)))
+    if column > same:
+        column -= min(len(body) - len(written.rstrip(";").rstrip()), column - same - 1)
+    return column + indent
+
+
 def as_common_js(source: str) -> str:
     """Rewrite the exports of an ES module, which stand at the start of lines, as those of CommonJS."""
     added: list[str] = []
@@ -65,7 +75,7 @@ def as_common_js(source: str) -> str:
         for entry in filter(None, map(str.strip, match["names"].split(","))):
             inner, _, outer = (part.strip() for part in entry.partition(" as "))
             added.append(f"exports.{outer or inner} = {inner};")
-        return ""
+        return "\n" * match[0].count("\n")  # what follows keeps its line
 
     source = _EXPORT_LIST.sub(listed, _EXPORT_NAMED.sub(named, source))
     source = _EXPORT_DEFAULT.sub("exports.default = ", source)

@@ -124,6 +124,31 @@ def test_what_is_no_javascript_is_refused_beforehand(source, says):
 
 
 @pytest.mark.parametrize(
+    ("script", "place"),
+    [
+        (Script(source="output.length < )"), "at column 17"),
+        (Script(source="  output.length < );"), "at column 19"),
+        (Script(source="const n = 1; output > @"), "at column 23"),
+        (Script(source="const n = ; output > n"), "at column 11"),
+        (Script(source="output.length <"), "at its end"),
+        (Script(source="const a = 1;\nconst b = ;\nreturn a > b;\n"), "at line 2, column 11"),
+        (Script(source="if (output) {\n  return true;\n"), "at its end"),
+        (
+            Script(source="// a file\nmodule.exports = (output) => {\n  return output +;\n};", is_module=True),
+            "at line 3, column 18",
+        ),
+        (Script(source="export { a,\n  b };\nexport const a = ;", is_module=True), "at line 3"),
+        (Script(source="JSON.parse('{');\nmodule.exports = 1", is_module=True), None),
+    ],
+)
+def test_what_is_no_javascript_is_pointed_at(script, place):
+    with pytest.raises(ValueError, match="cannot be used") as caught:
+        check_script(script)
+    told = str(caught.value)
+    assert told.endswith(f" {place}") if place else " at " not in told
+
+
+@pytest.mark.parametrize(
     ("source", "says"),
     [
         ("(() => { throw new Error('boo') })()", "boo"),
