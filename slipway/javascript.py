@@ -50,7 +50,7 @@ _CALL = r"""
 (() => {
   "use strict";
   const { parse, stringify } = JSON, show = String, make = Function, isFinite = Number.isFinite, quiet = () => {};
-  const Malformed = SyntaxError;
+  const Malformed = SyntaxError, compiled = /^\s*at <input>:(\d+:\d+)\n\s*at Function /;
   globalThis.console = { log: quiet, info: quiet, warn: quiet, error: quiet, debug: quiet };
   let state = null;
   const succeed = (value) => {
@@ -62,7 +62,7 @@ _CALL = r"""
     let text = "something that cannot be shown";
     try { text = error === null ? "null, as it is where memory ends" : show(error?.message ?? error); } catch {}
     let place = "";
-    try { if (error instanceof Malformed) place = /^\s*at <input>:(\d+:\d+)\n\s*at Function /.exec(error.stack)?.[1] ?? ""; } catch {}
+    try { if (error instanceof Malformed) place = compiled.exec(error.stack)?.[1] ?? ""; } catch {}
     state = stringify(["threw", text, place]);
   };
   const exported = (source, name) => {
