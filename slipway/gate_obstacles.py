@@ -33,13 +33,15 @@ def list_obstacles(evidence: Evidence, gate: Gate) -> list[RuleOutcome]:
         reason = f"The candidate answered {counted(answered, 'case')}; the gate asks for at least {gate.min_cases}."
         obstacles.append(undecided(f"min_cases {gate.min_cases}", reason, n=answered))
     for arm in evidence.arms:
-        obstacles += _of_arm(evidence, arm, gate)
+        obstacles += _of_arm(evidence, arm)
+    if reason := _too_much_missing(evidence, gate):
+        obstacles.append(undecided(f"max_missing {gate.max_missing:g}", reason))
     if reason := _too_little_coverage(evidence, gate):
         obstacles.append(undecided(f"min_coverage {gate.min_coverage:g}", reason))
     return obstacles
 
 
-def _of_arm(evidence: Evidence, arm: Arm, gate: Gate) -> list[RuleOutcome]:
+def _of_arm(evidence: Evidence, arm: Arm) -> list[RuleOutcome]:
     obstacles, lines, sound = [], evidence.arms[arm], evidence.sound[arm]
     if reason := _is_several(evidence, arm):
         obstacles.append(undecided(str(arm), reason))
@@ -50,8 +52,6 @@ def _of_arm(evidence: Evidence, arm: Arm, gate: Gate) -> list[RuleOutcome]:
             f"({len(broken)} such)."
         )
         obstacles.append(undecided("finite values", reason, n=len(broken)))
-    if reason := _too_much_missing(evidence, arm, gate):
-        obstacles.append(undecided(f"max_missing {gate.max_missing:g}", reason, n=len(evidence.missing(arm))))
     return obstacles
 
 
@@ -81,7 +81,7 @@ def _unsupported(evidence: Evidence, arms: Iterable[Arm]) -> str:
 
 
 def _is_checked(evidence: Evidence, case: str) -> bool:
-    return bool(evidence.arms[Arm.CANDIDATE][case].checks)
+    return any(check.passed is not None for check in evidence.arms[Arm.CANDIDATE][case].checks)
 
 
 def _adapters(evidence: Evidence, arm: Arm) -> set[str]:
@@ -104,13 +104,17 @@ def _is_champion(evidence: Evidence) -> str:
     return f"Candidate and champion are the same adapter, {min(both)!r}: there is nothing to release."
 
 
-def _too_much_missing(evidence: Evidence, arm: Arm, gate: Gate) -> str:
-    missing, asked = evidence.missing(arm), len(evidence.cases) - len(evidence.not_asked(arm))
-    if len(missing) <= gate.max_missing * asked:
+def _too_much_missing(evidence: Evidence, gate: Gate) -> str:
+    """One sentence for all arms: what takes one's answers often takes the others' too."""
+    lacking = []
+    for arm, lines in evidence.arms.items():
+        missing, asked = evidence.missing(arm), len(evidence.cases) - len(evidence.not_asked(arm))
+        if len(missing) > gate.max_missing * asked:
+            first = lines.get(missing[0])
+            why = instrument_fault(first) if first else "no line in the results"
+            lacking.append((arm, f"{len(missing)} of {asked}", f"{missing[0]!r}: {why}"))
+    if not lacking:
         return ""
-    first = evidence.arms[arm].get(missing[0])
-    why = instrument_fault(first) if first else "no line in the results"
-    return (
-        f"The {arm} did not answer {len(missing)} of {asked} cases, more than {gate.max_missing:.1%} "
-        f"(first: {missing[0]!r}: {why})."
-    )
+    (arm, shares, first_why), *others = lacking
+    also = "".join(f", the {other} {count}" for other, count, _ in others)
+    return f"The {arm} did not answer {shares} cases{also}, more than {gate.max_missing:.1%} (first: {first_why})."

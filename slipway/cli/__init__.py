@@ -48,7 +48,7 @@ COMMANDS = {
     "resolve": "Print the champion's adapter id, for applications.",
     "rollback": "Give the previous champion its place back, after proving it live.",
     "store": "Show, check and clear the local store of adapters.",
-    "sandbox": "Start Predibase and LoRAX on this machine.",
+    "sandbox": "Start Predibase and LoRAX on this machine; `slipway sandbox -- --help` lists its options.",
     "rehearse": "The whole journey in the sandbox: promoted, held, refused, rolled back.",
     "schema": "Print the JSON Schema of gate, suite or target files, for editors.",
     "doctor": "Check credentials, endpoints, versions and the Prefect server.",

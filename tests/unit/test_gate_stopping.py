@@ -165,6 +165,21 @@ def test_share_of_missing_cases_is_of_those_asked():
     assert "did not answer 2 of 50 cases" in verdict.reasons[0]
 
 
+def test_answers_that_several_arms_lack_are_one_reason():
+    """A service that is down takes those of all arms, and its error would be each of the three reasons shown."""
+    floor = gate(require=[{"metric": "pass_rate", "at_least": 0.1}])
+    arms = [
+        line
+        for arm, lost in (("candidate", 5), ("champion", 0), ("base", 9))
+        for line in lines(arm, [None] * lost + [1] * (50 - lost))
+    ]
+    verdict = decide(arms, floor)
+    assert verdict.reasons[0] == (
+        "The candidate did not answer 5 of 50 cases, the base 9 of 50, more than 2.0% (first: 'case-0000': 503)."
+    )
+    assert [rule.rule for rule in verdict.rules] == ["max_missing 0.02", "pass_rate at_least 0.1"]
+
+
 def test_missing_and_not_asked_together_count_both_ways():
     """Of 122, 105 passed and 15 not asked: with the two missing ones failed it is 105 of 122, too few."""
     rules = gate(max_missing=0.5, require=[{"metric": "pass_rate", "at_least": 0.8}])

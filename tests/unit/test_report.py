@@ -359,6 +359,15 @@ def test_what_is_said_of_one_case_is_in_the_singular():
     assert not re.search(r"\b1 (case|value|pair|arm|reason)s\b", page)
 
 
+def test_the_last_section_is_called_the_same_where_it_is_linked():
+    for release, name in (("support-4", "Release"), ("", "Source")):
+        tree = parsed(ReportData(name="x", release_id=release, outcome="held", reproduce=("slipway report x",)))
+        (link,) = [node for node in tree.iter("a") if node.get("href") == "#release"]
+        assert text_of(link) == name
+        assert text_of(section(tree, "release")).startswith(name)
+        assert "Run it where the files that it names are." in text_of(section(tree, "reproduce"))
+
+
 def test_long_outputs_are_cut_and_say_so():
     lines = [result("a", "candidate", True, output="word " * 20_000)]
     text = render_html(ReportData(name="a", release_id="r", outcome="held", results=lines))

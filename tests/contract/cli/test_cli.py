@@ -451,6 +451,10 @@ def test_doctor_prints_brackets_as_they_are(desk):
     assert "require[0]" in desk.call("doctor").out
 
 
+def test_sandbox_says_how_its_options_are_listed(desk):
+    assert "slipway sandbox -- --help" in " ".join(desk.call("sandbox", "--help").out.split())
+
+
 def test_sandbox_passes_its_arguments_on(desk):
     ran = desk.run("sandbox", "--", "--help")
     assert ran.code == 0
