@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from slipway.errors import ConfigFileError, StoreError
+from slipway.errors import ConfigFileError, ConfigurationError, StoreError
 from slipway.results import Arm, CaseResult
 from slipway.validation_errors import explain
 from slipway.yaml_files import read_text
@@ -86,9 +86,12 @@ def write_results(path: Path | str, results: Sequence[CaseResult]) -> None:
     """Write recorded results; the file appears whole or not at all.
 
     Raises:
+        ConfigurationError: What is there is no file, such as ``/dev/null``; another would take its place.
         StoreError: The disk is full or the directory cannot be written.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{path} is no file that results can be written to.", fix="Give the name of a file.")
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +101,8 @@ def write_results(path: Path | str, results: Sequence[CaseResult]) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
         raise StoreError(
             f"The results cannot be written to {path}: {error.strerror}.", fix="Free space or check the permissions."
         ) from error

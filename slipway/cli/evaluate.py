@@ -134,7 +134,7 @@ async def _run(
                     )
         except asyncio.CancelledError:
             if boards:
-                _print_cut(console, boards[-1], out)
+                _print_cut(console, boards[-1], out, fresh=fresh)
             raise
 
 
@@ -164,6 +164,8 @@ def _print_notes(console: Console, suite: Suite, gate: Gate | None, *, has_champ
     if gate is None:
         return
     for planned in design_notes(suite.shape, gate, has_champion=has_champion):
+        if planned.rule == "checks" and not planned.is_blind:
+            continue  # the suite's notes have said how many cases check nothing
         style = "yellow" if planned.is_blind else "dim"
         console.print(f"[{style}]{escape(printable(planned.sentence))}[/]", soft_wrap=True)
 
@@ -185,11 +187,14 @@ def _print_end(console: Console, done: Evaluation) -> None:
         console.print(escape(printable(stopped)), soft_wrap=True)
 
 
-def _print_cut(console: Console, board: Scoreboard, out: Path | None) -> None:
+def _print_cut(console: Console, board: Scoreboard, out: Path | None, *, fresh: bool) -> None:
     place = f", in {out}" if out is not None else ""
+    # What earlier evaluations recorded counts again then, which is why it is not done unasked.
+    command = "without --fresh the same command" if fresh else "the same command"
     console.print(
         escape(
-            f"cut: {board.done} of {board.total} results are recorded{place}; the same command asks only for the rest"
+            f"cut: {board.done} of {board.total} results are recorded{place}; "
+            f"{command} asks only for what is not on record"
         ),
         soft_wrap=True,
     )

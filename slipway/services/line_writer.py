@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -99,15 +100,25 @@ class LineWriter:
         batch = b"\n".join(self._lines) + b"\n"
         self._lines.clear()
         self._waiting_bytes = 0
+        written = 0
         try:
             if self._descriptor is None:
                 self._descriptor, start = self._open()
                 batch = start + batch
-            rest = memoryview(batch)
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            while written < len(batch):
+                written += os.write(self._descriptor, memoryview(batch)[written:])
         except OSError as error:
             self._failure = error
+            self._take_back(written - batch.rfind(b"\n", 0, written) - 1)
+
+    def _take_back(self, torn_bytes: int) -> None:
+        """Cut off the beginning of a line that there was no room for, unless another writer has gone on behind it."""
+        if self._descriptor is None or not torn_bytes:
+            return
+        with suppress(OSError):
+            end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            if end == os.fstat(self._descriptor).st_size:
+                os.ftruncate(self._descriptor, end - torn_bytes)
 
     def _open(self) -> tuple[int, bytes]:
         """Open for appending; gives also what must come before the next line."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -76,6 +78,33 @@ async def test_a_failure_of_a_timer_is_told_by_the_next_call(tmp_path):
         writer.add(b"two")
     with pytest.raises(StoreError):
         writer.close()
+
+
+@contextmanager
+def room_for(size_bytes):
+    """No file may be longer, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size_bytes", [10, 12, 14, 15, 19])
+async def test_a_full_disk_leaves_whole_lines(tmp_path, size_bytes):
+    """What could be written can be read: the line that there was no room for is not there at all."""
+    path = tmp_path / "lines"
+    path.write_bytes(b"zero\n")
+    writer = LineWriter(path)
+    writer.add(b"four")
+    writer.add(b"nine")
+    writer.add(b"more")
+    with room_for(size_bytes):
+        writer.flush()
+    with pytest.raises(StoreError, match="cannot be written"):
+        writer.close()
+    assert path.read_bytes() == b"zero\nfour\nnine\n"[: size_bytes // 5 * 5]
 
 
 async def test_the_first_error_of_a_block_is_the_one_that_counts(tmp_path):

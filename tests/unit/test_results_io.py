@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.errors import ConfigFileError, StoreError
+from slipway.errors import ConfigFileError, ConfigurationError, StoreError
 from slipway.gate import Gate, decide
 from slipway.results import Arm, CaseResult, CheckResult, evidence_digest
 from slipway.results_io import read_outputs, read_results, write_results
@@ -122,10 +123,21 @@ def test_half_of_a_surrogate_pair_is_written_and_read(file):
 
 
 def test_results_that_cannot_be_written_leave_nothing(tmp_path):
-    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
-        write_results(tmp_path / "taken", [])
+        write_results(tmp_path / "taken" / "results", [])
     assert [child.name for child in tmp_path.iterdir()] == ["taken"]
+
+
+def test_results_take_no_place_of_what_is_no_file(tmp_path):
+    """Written aside and renamed, they would be in the place of a device: of /dev/null, for whoever may write there."""
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("directory", "pipe"):
+        with pytest.raises(ConfigurationError, match="is no file"):
+            write_results(tmp_path / name, [])
+    assert {child.name for child in tmp_path.iterdir()} == {"directory", "pipe"}
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_evidence_is_what_was_observed():

@@ -138,6 +138,23 @@ def test_interrupted_it_leaves_a_readable_record_and_says_so(start, run, stub, f
     partial = read_results(files.out)
     assert 10 <= len(partial) < 400
     assert f"cut: {len(partial)} of 400 results are recorded, in {files.out}" in " ".join(err.split())
+    assert "; the same command asks only for what is not on record" in " ".join(err.split())
+    stub.asked.clear()
+    stub.seconds = 0.0
+    run("--out", str(files.out))
+    assert len(stub.asked) == 400 - len(partial) + 2
+
+
+def test_interrupted_while_asking_afresh_it_says_how_to_go_on(start, run, stub, files):
+    """The same command would begin anew."""
+    files.write_suite(200)
+    stub.seconds = 0.05
+    process = start("--fresh", "--out", str(files.out))
+    wait_until(lambda: lines_of(files.out) >= 10)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert "without --fresh the same command asks only for what is not on record" in " ".join(err.split())
+    partial = read_results(files.out)
     stub.asked.clear()
     stub.seconds = 0.0
     run("--out", str(files.out))
