@@ -1,0 +1,158 @@
+"""Corners of the gate at which a small slip would promote, or tell the wrong ground."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from slipway.gate import Decision, Gate, Outcome, decide
+from slipway.gate_rules import DecidedBy
+from slipway.results import Arm, CaseResult, CheckResult
+
+CHECKS = (CheckResult(type="equals", passed=True, score=1.0),)
+UNSUPPORTED = CheckResult(type="python", passed=None, score=0.0)
+
+
+def gate(**keys):
+    return Gate.model_validate({"min_cases": 1, **keys}, strict=False)
+
+
+def lines(arm, outcomes, **keys):
+    """One line for each outcome: a score, "?" for what was not asked, None for the instrument's fault."""
+    made = []
+    for index, outcome in enumerate(outcomes):
+        is_answered = isinstance(outcome, int | float)
+        values = {
+            "output": f"{arm} {index}" if is_answered else "",
+            "passed": outcome >= 1 if is_answered else None,
+            "score": float(outcome) if is_answered else None,
+            "latency_ms": 40.0 + index % 7 if is_answered else None,
+            "checks": CHECKS if is_answered else (),
+            "error": None if is_answered else "not asked: settled" if outcome == "?" else "503",
+            "not_asked": outcome == "?",
+            **{key: value(index) if callable(value) else value for key, value in keys.items()},
+        }
+        made.append(CaseResult(case=f"case-{index:04d}", arm=Arm(arm), **values))
+    return made
+
+
+FLOOR = {"require": [{"metric": "pass_rate", "at_least": 0.8}]}
+
+
+# -- never promoted -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["candidate", "base"])
+def test_one_failed_request_does_not_prove_that_the_adapter_is_attached(broken):
+    """The text of a failed request is empty and differs from every answer."""
+    ours, base = (
+        lines(
+            arm, [1] * 59 + [None if arm == broken else 1], output=lambda index: f"same {index}" if index < 59 else ""
+        )
+        for arm in ("candidate", "base")
+    )
+    whole = [line.but(output="same 59") if line.error is None else line for line in ours + base]
+    verdict = decide(whole, gate(max_missing=0.1, **FLOOR))
+    assert verdict.verdict is Decision.INCONCLUSIVE
+    assert "Attachment not proven" in verdict.reasons[0]
+
+
+def test_costs_of_cases_not_asked_decide_nothing():
+    """Nothing bounds what an answer could still cost, on either side."""
+    rules = gate(against={"cost": {"of": "champion", "ratio_at_most": 1.2}})
+
+    def both(outcomes):
+        costs = {"cost_usd": lambda index: 1e-4 * (1 + index % 5) if outcomes[index] != "?" else None}
+        return lines("candidate", outcomes, **costs) + lines("champion", outcomes, **costs)
+
+    verdict = decide(both([1] * 99 + ["?"]), rules)
+    assert verdict.verdict is Decision.INCONCLUSIVE
+    assert "the rule is not settled without them" in verdict.reasons[0]
+    assert decide(both([1] * 100), rules).verdict is Decision.PROMOTE
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        FLOOR,
+        {"require": [{"metric": "latency_ms.p50", "at_most": 100}]},
+        {"against": {"base": {"metric": "pass_rate", "better_by": 0.1}}},
+    ],
+    ids=["rate", "latency", "pairs"],
+)
+def test_the_sequential_bound_does_not_count_cases_of_one_group_as_many(rules):
+    """It assumes independent values; copies of one case would settle it after a few of them."""
+    outcomes = {"candidate": [1] * 60 + ["?"] * 900, "base": [0] * 60 + ["?"] * 900}
+
+    def decided(**keys):
+        results = list(itertools.chain(*(lines(arm, values, **keys) for arm, values in outcomes.items())))
+        return decide(results, gate(early_stop="sequential", **rules)).verdict
+
+    assert decided() is Decision.PROMOTE
+    assert decided(group=lambda index: f"g{index}") is Decision.PROMOTE
+    assert decided(group=lambda index: f"g{index // 30}") is Decision.INCONCLUSIVE
+
+
+def test_pairs_are_exact_only_where_both_arms_have_nothing_but_0_and_1():
+    """Half a point less on every case is no discordant pair of an exact test."""
+    rules = gate(against={"champion": {"metric": "score", "margin": 0.05}})
+    for ours, theirs in ((1, 0.5), (0.5, 1)):
+        results = lines("candidate", [ours] * 100) + lines("champion", [theirs] * 100)
+        (rule,) = decide(results, rules).rules
+        assert rule.estimate == ours - theirs
+        assert "Tango" not in rule.method
+        assert "gained" not in rule.reason
+    (rule,) = decide(lines("candidate", [1] * 100) + lines("champion", [0] * 100), rules).rules
+    assert "Tango" in rule.method
+
+
+@pytest.mark.parametrize(
+    ("n", "priced", "decision"), [(8, 8, "promote"), (7, 7, "inconclusive"), (12, 7, "inconclusive")]
+)
+def test_eight_costs_above_zero_are_the_fewest_for_a_ratio(n, priced, decision):
+    rules = gate(against={"cost": {"of": "champion", "ratio_at_most": 2.0}})
+    costs = {"cost_usd": lambda index: 1e-4 * (20 + index % 3) if index < priced else 0.0}
+    assert decide(lines("candidate", [1] * n, **costs) + lines("champion", [1] * n, **costs), rules).verdict == decision
+
+
+def test_a_champion_that_was_not_asked_is_not_refused_as_a_first_release():
+    """There is one: the comparison is open, and nothing is held for want of it."""
+    verdict = decide(lines("candidate", [1] * 100), gate(**FLOOR, first_release="refuse"), has_champion=True)
+    assert verdict.verdict is Decision.PROMOTE, "no rule of this gate is about the champion"
+    for unknown in (None, False):
+        refused = decide(lines("candidate", [1] * 100), gate(**FLOOR, first_release="refuse"), has_champion=unknown)
+        assert refused.verdict is Decision.HOLD
+
+
+# -- what is told -------------------------------------------------------------------------------------------------
+
+
+def test_the_coverage_of_a_verdict_is_that_of_the_arm_with_the_least():
+    half = lines("champion", [1] * 100, checks=(*CHECKS, UNSUPPORTED))
+    verdict = decide(lines("candidate", [1] * 100) + half, gate(min_coverage=0.5, **FLOOR))
+    assert (verdict.verdict, verdict.coverage) == (Decision.PROMOTE, 0.5)
+    unchecked = decide(
+        lines("candidate", [1] * 100, checks=()), gate(require=[{"metric": "latency_ms.p50", "at_most": 100}])
+    )
+    assert (unchecked.verdict, unchecked.coverage) == (Decision.PROMOTE, 1.0)
+
+
+def test_a_hold_tells_the_firmest_ground_and_no_rule_that_is_open_for_want_of_asking():
+    rules = [{"metric": "pass_rate", "at_least": 0.8}, {"metric": "score", "at_least": 0.8}]
+    verdict = decide(lines("candidate", [0] * 40 + ["?"] * 60), gate(require=rules))
+    assert [rule.outcome for rule in verdict.rules] == [Outcome.FAIL, Outcome.INCONCLUSIVE]
+    assert (verdict.verdict, verdict.decided_by) == (Decision.HOLD, DecidedBy.CURTAILMENT)
+    assert not any("not settled" in reason for reason in verdict.reasons)
+    tagged = [{"metric": "pass_rate", "tag": "safety", "at_least": 0.8}, *rules]
+    asked_first = lines("candidate", [0] * 40 + ["?"] * 60, tags=lambda index: ("safety",) if index < 40 else ())
+    assert decide(asked_first, gate(require=tagged)).decided_by is DecidedBy.ANALYSIS
+
+
+def test_a_promotion_tells_what_was_compared_first():
+    rules = gate(**FLOOR, against={"champion": {"metric": "pass_rate", "margin": 0.05}})
+    verdict = decide(lines("candidate", [1] * 200) + lines("champion", [1] * 200), rules)
+    assert verdict.verdict is Decision.PROMOTE
+    assert verdict.rules[0].rule.startswith("pass_rate at_least"), "rules keep the gate file's order"
+    assert "minus the champion's" in verdict.reasons[0]
+    assert verdict.reasons[1].startswith("pass_rate 1.00")
