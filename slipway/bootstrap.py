@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from slipway.paired_rates import paired_difference
 from slipway.statistics import Interval, clopper_pearson
 
 if TYPE_CHECKING:
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "BATCH_VALUES",
     "BCA_MIN_N",
     "BOOTSTRAP_DRAWS",
     "BOOTSTRAP_MIN_N",
@@ -34,6 +33,7 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_quantile_ratio",
     "bootstrap_total_ratio",
+    "draws_for",
     "hodges_lehmann",
     "normal_mean",
     "sign_flip",
@@ -48,10 +48,11 @@ BCA_MIN_N = 30
 RESAMPLED_MAX_N = 5_000
 """Above it a mean's bootstrap agrees with its second-order normal theory to within the draws' own noise, and takes
 seconds."""
+BATCH_VALUES = 4_000_000
+"""Resampled values held at once: 32 MB for each array."""
 
 _DRAWN_VALUES = 10_000_000  # resampled in one interval; above 1,000 values the draws get fewer
 _DRAWS_BEYOND = 25  # draws beyond each bound, at the least
-_BATCH_VALUES = 4_000_000  # resampled values held at once: 32 MB for each array
 _NEAR = 8.0  # standard deviations that a resample's quantile may move; beyond lie 1e-15 of the draws
 _FLIP_DRAWS = 10_000
 _FLIP_EXACT_N = 12  # 4096 sign patterns are quicker listed than drawn
@@ -82,13 +83,9 @@ def bootstrap_mean(
 ) -> Interval:
     """Bound a mean by the bootstrap; for paired scores give the differences, which makes it the paired bootstrap.
 
-    BCa from 30 values on, percentile below, normal theory above 5,000. Two kinds of samples tell it too little, and get
-    help:
-
-    - Equal values: the share of values that would have differed is below Clopper-Pearson's limit at zero successes, and
-      those could have been as extreme as ``support`` allows.
-    - Fewer than 8 values that differ from the commonest: the interval also covers the exact one for the shares of
-      higher and of lower values, each taken as far away as the farthest seen.
+    BCa from 30 values on, percentile below, normal theory above 5,000. Equal values tell it nothing: the share of
+    values that would have differed is then below Clopper-Pearson's limit at zero successes, and those could have been
+    as extreme as ``support`` allows. What else was not seen, ``bounded_mean`` counts.
 
     Args:
         values: One for each case.
@@ -115,9 +112,6 @@ def bootstrap_mean(
     low, high, method = _of_ratio(sums, sizes, confidence, seed)
     if groups is not None:
         method = f"cluster {method}, {units} groups"
-    elif math.isfinite(sum(support)) and (exact := _of_few_differing(values, confidence)):
-        low, high = min(low, exact[0]), max(high, exact[1])
-        method = f"{method}, widened to the exact interval for few differing values"
     low, high = max(low, support[0]), min(high, support[1])
     return Interval(estimate=mean, low=low, high=high, n=len(values), method=method)
 
@@ -185,7 +179,7 @@ def bootstrap_quantile_ratio(
     _require_pairs(numerator, denominator)
     if min(denominator) <= 0:
         raise ValueError("a ratio needs positive denominators")
-    n, draws = len(numerator), _draws(len(numerator), confidence)
+    n, draws = len(numerator), draws_for(len(numerator), confidence)
     place = max(0, math.ceil(q * n - 1e-9) - 1)
     places = ((n - 1) // 2, n // 2) if q == 0.5 else (place, place)  # the median of an even number lies between two
     top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
@@ -267,17 +261,6 @@ def _require_pairs(numerator: Sequence[float], denominator: Sequence[float]) -> 
         raise TooFewGroupsError(len(numerator), "pairs")
 
 
-def _of_few_differing(values: Sequence[float], confidence: float) -> tuple[float, float] | None:
-    """Bound a mean of which nearly every value is the same one; None where enough differ."""
-    common, count = Counter(values).most_common(1)[0]
-    if len(values) - count >= BOOTSTRAP_MIN_N:
-        return None
-    far = max(abs(value - common) for value in values)
-    higher, lower = sum(value > common for value in values), sum(value < common for value in values)
-    shares = paired_difference(higher, lower, len(values), confidence=confidence)
-    return common + far * shares.low, common + far * shares.high
-
-
 def _by_group(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum and size of each group, in the order in which they first appear."""
     import numpy as np  # noqa: PLC0415  # as above
@@ -322,8 +305,8 @@ def _normal(top: NDArray[np.float64], bottom: NDArray[np.float64], confidence: f
     return ratio + error * (shift - z), ratio + error * (shift + z), "normal theory, corrected for skewness"
 
 
-def _draws(n: int, confidence: float) -> int:
-    """How often to draw: enough beyond the bounds, and no more values than a second has time for."""
+def draws_for(n: int, confidence: float) -> int:
+    """Give how often to draw ``n`` values: enough beyond the bounds, and no more than a second has time for."""
     beyond = math.ceil(2 * _DRAWS_BEYOND / (1 - confidence) - 1e-6)  # 1000, not 1001, at 0.95
     return max(beyond, min(max(BOOTSTRAP_DRAWS, 4 * beyond), _DRAWN_VALUES // n))
 
@@ -351,7 +334,7 @@ def _ratios_of_quantiles(
     # Which cells hold values below the window, and which cell holds each value within it.
     below = [np.concatenate([rank[near] < first, kinds >> side & 1]) for side, rank in enumerate(ranks)]
     within = [np.searchsorted(near, order[first : last + 1]) for order in orders]
-    source, batch = np.random.default_rng(seed), max(1, _BATCH_VALUES // len(chances))
+    source, batch = np.random.default_rng(seed), max(1, BATCH_VALUES // len(chances))
     found = []
     for start in range(0, draws, batch):
         counts = source.multinomial(n, chances, size=min(batch, draws - start))
@@ -370,7 +353,7 @@ def _bootstrap(
     import numpy as np  # noqa: PLC0415  # as above
     from scipy.stats import bootstrap  # noqa: PLC0415  # half a second more
 
-    draws = _draws(len(top), confidence)
+    draws = draws_for(len(top), confidence)
     for method in ("BCa", "percentile") if bca else ("percentile",):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a degenerate BCa warns and gives nan; the percentile then stands in
@@ -378,7 +361,7 @@ def _bootstrap(
                 (top, bottom),
                 _ratio_of_sums,
                 n_resamples=draws,
-                batch=max(1, _BATCH_VALUES // len(top)),
+                batch=max(1, BATCH_VALUES // len(top)),
                 vectorized=True,
                 paired=True,
                 confidence_level=confidence,

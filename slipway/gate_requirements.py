@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from slipway.bootstrap import BOOTSTRAP_MIN_N, TooFewGroupsError, bootstrap_mean
-from slipway.effective_size import effective_difference, effective_rate
+from slipway.bounded_mean import bounded_mean
 from slipway.evidence import Evidence, Gap
 from slipway.gate_completion import Sample, settle
 from slipway.gate_file import NAMED, EarlyStop, Gate, Metric, Requirement, is_cost, is_latency, is_share
@@ -83,20 +83,20 @@ def mean_interval(
 ) -> Interval:
     """Bound a mean: exactly where ``exact`` can, by the bootstrap otherwise or where units hold several values.
 
-    Values that share a unit are not independent, as the exact methods assume; the cluster bootstrap is then widened to
-    the exact interval at the effective number of cases, which counts rare values that no draw shows.
+    No draw of a bootstrap shows rare values that were not seen, so that it is widened to an interval that counts them
+    wherever the values have a finite ``support``. Values that share a unit are not independent, as exact methods
+    assume: the bootstrap draws whole units, and that interval takes the values at their effective number.
 
     Raises:
         TooFewGroupsError: Too few values, or units, for a bootstrap.
     """
-    is_clustered = len(set(units)) < len(units)
-    if exact is not None and not is_clustered:
+    groups = units if len(set(units)) < len(units) else None
+    if exact is not None and groups is None:
         return exact()
-    interval = bootstrap_mean(values, confidence=confidence, support=support, groups=units if is_clustered else None)
-    if exact is None:
+    interval = bootstrap_mean(values, confidence=confidence, support=support, groups=groups)
+    if not math.isfinite(support[1]):
         return interval
-    effective = effective_difference if support[0] < 0 else effective_rate
-    counted = effective(values, units, confidence=confidence)
+    counted = bounded_mean(values, confidence=confidence, support=support, groups=groups)
     return replace(
         counted,
         low=min(interval.low, counted.low),

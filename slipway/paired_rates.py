@@ -33,7 +33,6 @@ __all__ = [
     "paired_difference",
     "refutes",
     "rejection_region",
-    "score_interval",
 ]
 
 EXACT_MAX_N = 10_000
@@ -78,23 +77,6 @@ def paired_difference(gains: int, losses: int, n: int, *, confidence: float, lim
     is_exact = n <= EXACT_MAX_N
     method = "exact unconditional test of Tango's score statistic, inverted" if is_exact else "Tango's score interval"
     return Interval(estimate=(gains - losses) / n, low=low, high=high, n=n, method=method)
-
-
-def score_interval(gains: float, losses: float, n: float, *, confidence: float) -> Interval:
-    """Bound the difference by Tango's score interval: close to the exact one, immediate, and open to fractional counts.
-
-    Raises:
-        ValueError: As ``paired_difference``.
-    """
-    _check(gains, losses, n)
-    critical = _critical(confidence)
-    return Interval(
-        estimate=(gains - losses) / n,
-        low=_score_lower(gains, losses, n, critical),
-        high=-_score_lower(losses, gains, n, critical),
-        n=int(n),
-        method="Tango's score interval",
-    )
 
 
 def exact_p(gains: int, losses: int, n: int, *, limit: float) -> float:
@@ -144,8 +126,8 @@ def rejection_region(n: int, limit: float, tail: float) -> RejectionRegion:
     return RejectionRegion(n, _least_gains(high, n, limit))
 
 
-def _check(gains: float, losses: float, n: float) -> None:
-    if n <= 0 or gains < 0 or losses < 0 or gains + losses > n + _TIE:
+def _check(gains: int, losses: int, n: int) -> None:
+    if n <= 0 or gains < 0 or losses < 0 or gains + losses > n:
         raise ValueError(f"paired rates need gains + losses <= n and n > 0, got {gains} and {losses} of {n}")
 
 

@@ -20,7 +20,6 @@ from slipway.bootstrap import (
     normal_mean,
     sign_flip,
 )
-from slipway.paired_rates import paired_difference
 
 
 def graded(n, seed=1):
@@ -147,17 +146,6 @@ def test_equal_values_in_groups_count_groups():
         [1.0] * 100, confidence=0.95, support=(0, 1), groups=[index // 10 for index in range(100)]
     )
     assert interval.low == pytest.approx(0.025 ** (1 / 10))
-
-
-def test_few_differing_values_are_bounded_exactly_as_well():
-    """A bootstrap of 196 ties and 4 losses of 0.5 would have the lower bound -0.0225: not one draw in forty beyond."""
-    values = [0.0] * 196 + [-0.5] * 3 + [-0.4]
-    interval = bootstrap_mean(values, confidence=0.95, support=(-1, 1))
-    exact = paired_difference(0, 4, 200, confidence=0.95)
-    assert interval.low == pytest.approx(0.5 * exact.low)
-    assert "few differing values" in interval.method
-    many = bootstrap_mean([0.0] * 192 + [-0.5] * 7 + [-0.4], confidence=0.95, support=(-1, 1))
-    assert "differing" not in many.method
 
 
 def test_later_attempts_draw_more_so_that_enough_lie_beyond_the_bounds():

@@ -301,11 +301,12 @@ def test_superiority_by_an_amount(gains, decision):
 def test_graded_comparison_takes_the_paired_bootstrap(shift, decision):
     """Pairing removes the spread between cases, which is far larger than the margin."""
     source = random.Random(4)
-    theirs = [source.uniform(0.2, 0.8) for _ in range(60)]
+    theirs = [source.uniform(0.2, 0.8) for _ in range(100)]
     ours = [value + shift + source.gauss(0, 0.03) for value in theirs]
     verdict = decide(arm("candidate", ours) + arm("champion", theirs), against_champion(0.05, "score"))
     assert verdict.verdict == decision
     assert "BCa" in only(verdict).method
+    assert "never narrower than Gaffke's interval" in only(verdict).method
 
 
 def test_graded_comparison_of_equal_scores_needs_enough_pairs():

@@ -208,7 +208,7 @@ def test_clustered_interval_is_never_narrower_than_the_exact_one():
     )
     assert grouped.low <= alone.low
     assert grouped.high >= alone.high
-    assert "never narrower than exact, Clopper-Pearson" in grouped.method
+    assert "never narrower than Gaffke's interval at" in grouped.method
 
 
 def test_clustered_scores_need_groups_in_comparisons_too():
@@ -217,13 +217,12 @@ def test_clustered_scores_need_groups_in_comparisons_too():
     assert "6 groups are too few" in decide(results, rules).reasons[0]
 
 
-def test_sign_flip_that_disagrees_is_told():
-    """A skewed few: the bootstrap believes in the mean, symmetry does not."""
+def test_a_sign_flip_test_is_made_as_well():
     rules = gate(against={"base": {"metric": "score", "better_by": 0.0}})
     source = random.Random(3)
-    differences = [0.0] * 30 + [source.uniform(0.2, 0.3) for _ in range(9)] + [-0.25]
-    candidate = lines("candidate", 40, score=lambda index: 0.5 + differences[index])
-    verdict = decide(candidate + lines("base", 40, score=0.5), rules)
+    differences = [0.0] * 30 + [source.uniform(0.2, 0.3) for _ in range(29)] + [-0.25]
+    candidate = lines("candidate", 60, score=lambda index: 0.5 + differences[index])
+    verdict = decide(candidate + lines("base", 60, score=0.5), rules)
     assert "sign-flip permutation test p = " in only(verdict).method
     assert verdict.verdict is Decision.PROMOTE
 
@@ -409,6 +408,9 @@ def test_answers_that_nobody_checked_promote_nothing():
     assert verdict.verdict is Decision.INCONCLUSIVE
     assert verdict.is_obstructed
     assert "No answer of the candidate was checked" in verdict.reasons[0]
+    unsupported = lines("candidate", 50, checks=(CheckResult(type="python", passed=None, score=0.0),))
+    lenient = gate(require=[{"metric": "pass_rate", "at_least": 0.5}], min_coverage=0.0)
+    assert "No answer of the candidate was checked" in decide(unsupported, lenient).reasons[0]
     fast = gate(require=[{"metric": "latency_ms.p50", "at_most": 1e6}])
     assert decide(lines("candidate", 50, checks=(), latency_ms=5.0), fast).verdict is Decision.PROMOTE
 
