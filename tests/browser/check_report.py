@@ -148,6 +148,9 @@ async def check_filters(page: Page, lines: list[CaseResult]) -> None:
     await page.evaluate("location.hash = '#case=case-0007'")
     await expect(page.locator("#list article")).to_have_count(1)
     assert await shown(page) == ["case-0007"]
+    await page.evaluate("location.hash = '#case=50% off'")
+    await page.get_by_text("No case is like that.").wait_for()
+    assert "The address names 50% off." in await page.locator("#count").inner_text()
 
 
 async def check_copy(page: Page) -> None:

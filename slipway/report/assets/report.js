@@ -152,7 +152,7 @@
     const last = start + shown.length;
     const count = found.length === 1 ? "1 case" : `${found.length.toLocaleString("en")} cases`;
     byId("count").textContent = only === null ? `${count}${found.length > PAGE ? `, ${start + 1} to ${last} shown` : ""}`
-      : `One case, as the address says. Choose any filter to see the others.`;
+      : `${found.length ? "One case, as the address says." : `The address names ${only}.`} Choose any filter to see the others.`;
     byId("pages").hidden = found.length <= PAGE;
     byId("place").textContent = `${page + 1} of ${Math.max(1, Math.ceil(found.length / PAGE))}`;
     byId("previous").disabled = page === 0;
@@ -181,7 +181,8 @@
 
   function followAddress() {
     if (!location.hash.startsWith("#case=")) return;
-    only = decodeURIComponent(location.hash.slice(6));
+    only = location.hash.slice(6).replace(/%(?![0-9a-f]{2})/gi, "%25");  // typed by hand, with a % of its own
+    try { only = decodeURIComponent(only); } catch { /* no letters: no case is called so */ }
     search();
     byId("cases").scrollIntoView();
   }
