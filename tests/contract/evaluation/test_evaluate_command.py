@@ -175,3 +175,14 @@ def test_a_gate_says_beforehand_what_can_be_seen_and_ends_what_is_settled(run, s
     assert 0 < not_asked < 400
     assert len(stub.asked) <= 400 - not_asked + 2
     assert "not asked:" in err
+
+
+def test_cases_that_check_nothing_are_told_once(run, files):
+    suite = yaml.safe_load(files.suite.read_text())
+    del suite["tests"][0]["assert"]
+    files.suite.write_text(yaml.safe_dump(suite))
+    gate = files.directory / "gate.yaml"
+    gate.write_text(yaml.safe_dump({"min_cases": 1, "require": [{"metric": "pass_rate", "at_least": 0.1}]}))
+    _, err = run("--gate", str(gate))
+    assert "1 case has no assertion: whatever is answered passes." in err
+    assert "have no check" not in err
