@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -171,3 +172,32 @@ def test_an_answer_comes_back_out_of_its_result():
     answer = answer_of(result)
     assert (answer.output, answer.latency_ms, answer.timing) == ("good", 5.0, timing)
     assert (answer.prompt_tokens, answer.generated_tokens, answer.finish_reason) == (3, None, "length")
+
+
+RUBRIC = Check(type="llm-rubric", value="is polite")
+PLAIN = Check(type="equals", value="good")
+
+
+@pytest.mark.parametrize(
+    "checks",
+    [(PLAIN, RUBRIC), (RUBRIC, PLAIN), (Check(type="assert-set", checks=(PLAIN, RUBRIC)), PLAIN)],
+    ids=["last", "first", "in a set"],
+)
+def test_the_judge_counts_where_one_check_of_several_asks_it(checks):
+    judged = replace(case(), checks=tuple(prepare(check, judge=JUDGE) for check in checks))
+    assert key(judged, judge=JUDGE) != key(judged, judge=JUDGE.model_copy(update={"model": "another"}))
+
+
+def test_one_check_of_several_that_needs_log_probabilities_takes_only_a_grade():
+    """They are not recorded: graded anew, the check would find nothing to look at."""
+    perplexity = prepare(Check(type="perplexity", threshold=3.0))
+    for checks in ((*case().checks, perplexity), (prepare(Check(type="assert-set", checks=(PLAIN, perplexity))),)):
+        mixed = replace(case(), checks=checks)
+        assert recalled([mixed], {Arm.CANDIDATE: [stored(mixed, grading="other checks")]}) == {}
+        assert recalled([mixed], {Arm.CANDIDATE: [stored(mixed)]})["a", Arm.CANDIDATE].is_graded
+
+
+def test_variables_count_by_name_and_value_and_not_by_their_order():
+    one = replace(case(), vars={"day": date(2026, 1, 2), "name": "a"})
+    assert key(one) == key(replace(one, vars={"name": "a", "day": date(2026, 1, 2)}))
+    assert key(one).grading != key(replace(one, vars={"day": date(2026, 1, 3), "name": "a"})).grading

@@ -26,6 +26,11 @@ def test_time_costs_for_every_gpu():
     assert cost(Prices(gpu_hour_usd=3.6), gpus=4) == pytest.approx(2.0 * 4 * 0.001)
 
 
+def test_a_replica_has_one_gpu_unless_told():
+    prices = Prices(gpu_hour_usd=3.6)
+    assert cost_usd(prices, prompt_tokens=1, generated_tokens=1, share_seconds=2.0) == pytest.approx(0.002)
+
+
 def test_both_prices_add_up():
     both = Prices(million_tokens_usd=2.0, gpu_hour_usd=3.6)
     assert cost(both) == pytest.approx(0.001 + 0.002)

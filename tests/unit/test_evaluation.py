@@ -583,3 +583,49 @@ async def test_a_limiter_given_from_outside_tells_what_is_in_flight():
     )
     assert max(seen) == 4
     assert limiter.in_flight == 0
+
+
+async def test_a_recorded_output_is_judged_anew_without_asking_the_arm():
+    earlier = await recorded()
+    known = {key: Recorded(result=result, is_graded=False) for key, result in earlier.items()}
+    service, judge, told = Service(), SlowJudge(), []
+    results = await evaluate(
+        judged_suite(4),
+        service.contestants(),
+        max_concurrency=4,
+        known=known,
+        judge=judge,
+        session="second",
+        on_result=told.append,
+    )
+    assert service.asked == []
+    assert [(result.passed, result.session) for result in results] == [(True, "first")] * 12
+    assert {check.type for result in results for check in result.checks} == {"llm-rubric"}
+    assert len(told) == 12
+
+
+async def test_each_answer_is_priced_by_its_share_of_the_time():
+    """Two requests at a time of 2 s each, on a clock that only they move: each has half of the server."""
+    time_ = Time()
+    started = asyncio.Event()
+    waiting = []
+
+    async def ask(_case):
+        waiting.append(None)
+        if len(waiting) % 2 == 0:
+            time_.now += 2.0
+            started.set()
+            started.clear()
+        else:
+            await started.wait()
+        return Answer(output="good", latency_ms=5.0)
+
+    shares = []
+    await evaluate(
+        suite_of(4),
+        {arm: Contestant(adapter_id="", ask=ask) for arm in (Arm.CANDIDATE, Arm.BASE)},
+        max_concurrency=2,
+        patience=time_.patience(),
+        cost=lambda _, share: shares.append(share),
+    )
+    assert shares == [pytest.approx(1.0)] * 8

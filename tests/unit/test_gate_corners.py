@@ -125,6 +125,93 @@ def test_a_champion_that_was_not_asked_is_not_refused_as_a_first_release():
         assert refused.verdict is Decision.HOLD
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"require": [{"metric": "latency_ms.p50", "at_most": 100}, {"metric": "pass_rate", "at_least": 0.5}]},
+        {"against": {"champion": {"metric": "score", "margin": 0.5}}},
+        {"against": {"base": {"metric": "score", "better_by": 0.1}}},
+    ],
+    ids=["one of two", "champion", "base"],
+)
+def test_one_rule_on_quality_is_enough_to_want_a_check(rules):
+    arms = (lines(arm, [score] * 100, checks=()) for arm, score in (("candidate", 1), ("champion", 1), ("base", 0)))
+    results = list(itertools.chain(*arms))
+    verdict = decide(results, gate(**rules))
+    assert verdict.verdict is Decision.INCONCLUSIVE
+    assert "without a check everything passes" in verdict.reasons[0]
+    assert decide([line.but(checks=CHECKS) for line in results], gate(**rules)).verdict is Decision.PROMOTE
+
+
+def test_a_sequential_rule_on_a_tag_counts_only_its_own_cases():
+    """Every second case carries the tag and fails; the others pass, and settle nothing for it."""
+    results = lines(
+        "candidate",
+        [index % 2 for index in range(40)] + ["?"] * 960,
+        tags=lambda index: () if index % 2 else ("safety",),
+    )
+    rule = {"metric": "pass_rate", "tag": "safety", "at_least": 0.6}
+    verdict = decide(results, gate(early_stop="sequential", require=[rule]))
+    assert (verdict.verdict, verdict.decided_by) == (Decision.HOLD, DecidedBy.SEQUENTIAL)
+    assert verdict.rules[0].estimate == 0.0
+    passing = [
+        line.but(passed=not line.passed, score=1 - line.score) if line.score is not None else line for line in results
+    ]
+    assert decide(passing, gate(early_stop="sequential", require=[rule])).rules[0].outcome is not Outcome.FAIL
+
+
+def test_missing_pairs_count_against_the_candidate_under_a_sequential_bound_too():
+    rules = gate(early_stop="sequential", max_missing=0.5, against={"base": {"metric": "pass_rate", "better_by": 0.0}})
+
+    def at(gained, missing):
+        candidate = lines("candidate", [None] * missing + [1] * gained + ["?"] * 500)
+        base = lines("base", [1] * missing + [0] * gained + ["?"] * 500)
+        return decide(candidate + base, rules).verdict
+
+    fewest = next(gained for gained in range(1, 40) if at(gained, 0) is Decision.PROMOTE)
+    assert at(fewest, 1) is Decision.INCONCLUSIVE
+    assert at(fewest + 10, 1) is Decision.PROMOTE
+
+
+def test_grouped_pairs_are_not_curtailed():
+    """Their interval is a bootstrap's, which promises nothing about completions."""
+    rules = gate(against={"champion": {"metric": "pass_rate", "margin": 0.2}})
+
+    def decided(**keys):
+        both = (lines(arm, [1] * 199 + ["?"], **keys) for arm in ("candidate", "champion"))
+        return decide(list(itertools.chain(*both)), rules).verdict
+
+    assert decided() is Decision.PROMOTE
+    assert decided(group=lambda index: f"g{index // 2}") is Decision.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("unknown", "decision"), [(4, "promote"), (5, "inconclusive")])
+@pytest.mark.parametrize("what", ["latency", "cost"])
+def test_ratios_bear_as_many_unknown_pairs_as_two_arms_may_miss(what, unknown, decision):
+    """Each may miss 2 % of its answers: 4 pairs of 100."""
+    rules = gate(max_missing=0.02, against={what: {"of": "champion", "ratio_at_most": 1.5}})
+    key = {"latency": "latency_ms", "cost": "cost_usd"}[what]
+    values = {key: lambda index: 40.0 + index % 7 if index >= unknown else None}
+    results = lines("candidate", [1] * 100) + lines("champion", [1] * 100, **values)
+    known = [
+        line.but(cost_usd=40.0 + index % 7) if line.arm is Arm.CANDIDATE else line for index, line in enumerate(results)
+    ]
+    assert decide(known, rules).verdict == decision
+
+
+@pytest.mark.parametrize(("unknown", "decision"), [(2, "promote"), (3, "inconclusive")])
+@pytest.mark.parametrize("metric", ["latency_ms.mean", "latency_ms.p50", "cost_usd.mean"])
+def test_a_ceiling_bears_as_many_unknown_values_as_an_arm_may_miss(metric, unknown, decision):
+    values = dict.fromkeys(("latency_ms", "cost_usd"), lambda index: 40.0 + index % 7 if index >= unknown else None)
+    verdict = decide(
+        lines("candidate", [1] * 100, **values), gate(max_missing=0.02, require=[{"metric": metric, "at_most": 100}])
+    )
+    assert verdict.verdict == decision
+    if decision == "inconclusive":
+        what = "cost" if metric.startswith("cost") else "latency"
+        assert f"The {what} of 3 of 100 cases is unknown." in verdict.reasons[0]
+
+
 # -- what is told -------------------------------------------------------------------------------------------------
 
 
@@ -156,3 +243,15 @@ def test_a_promotion_tells_what_was_compared_first():
     assert verdict.rules[0].rule.startswith("pass_rate at_least"), "rules keep the gate file's order"
     assert "minus the champion's" in verdict.reasons[0]
     assert verdict.reasons[1].startswith("pass_rate 1.00")
+
+
+@pytest.mark.parametrize(("bound", "good"), [({"at_least": 1.0}, 1), ({"at_most": 0.0}, 0)])
+def test_a_rule_on_every_case_tells_the_share_and_its_exact_bounds(bound, good):
+    """Of 60 without an exception the exact 95 % interval leaves 6 % open, and the rule of three 5 %."""
+    for exceptions, estimate in ((0, float(good)), (15, abs(good - 0.25))):
+        outcomes = [1 - good] * exceptions + [good] * (60 - exceptions)
+        (rule,) = decide(lines("candidate", outcomes), gate(require=[{"metric": "pass_rate", **bound}])).rules
+        assert rule.estimate == estimate
+        assert rule.low <= estimate <= rule.high
+        assert rule.high - rule.low == pytest.approx(0.0596 if not exceptions else 0.2314, abs=0.001)
+        assert ("up to 4.9%" in rule.reason) is (not exceptions)

@@ -156,3 +156,11 @@ def test_without_a_judge_the_rest_is_graded_and_the_coverage_told(files):
     assert [result.passed for result in (one, two, three)] == [True, True, None]
     assert three.error.startswith("unsupported: llm-rubric")
     assert suite.coverage == 0.5
+
+
+def test_a_case_without_a_recorded_output_is_missing_and_not_one_that_was_never_asked(files):
+    """The gate forgives what was not asked where it could change nothing; what is missing counts."""
+    suite, path = files(JUDGED, judge=SETTINGS)
+    judged = asyncio.run(judge_outputs(suite, path, FakeJudge(reply=AssertionError())))
+    for results in (judged, grade_outputs(suite, path)):
+        assert [(result.error, result.not_asked) for result in results] == [("no recorded output", False)] * 3

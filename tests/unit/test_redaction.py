@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -113,3 +114,9 @@ def test_without_patterns_nothing_is_masked():
 def test_patterns_that_cannot_be_meant_are_refused(pattern, complaint):
     with pytest.raises(ValueError, match=complaint):
         Redactor([pattern])
+
+
+def test_an_address_that_is_none_hides_no_secret_of_the_others():
+    for broken, sound in itertools.permutations(redaction._ADDRESS_VARIABLES, 2):
+        environ = {broken: "http://[nowhere", sound: "http://user:s3cret@host"}
+        assert "s3cret" in secrets_from_environment(environ)

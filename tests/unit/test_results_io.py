@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import os
 
@@ -66,13 +67,30 @@ def test_what_is_written_is_read_back(tmp_path_factory, lines):
     assert [child.name for child in file.parent.iterdir()] == ["results.jsonl"]
 
 
-def test_broken_numbers_survive_the_file_and_stop_the_gate(file):
-    """A NaN that turned into null would pass for a missing answer."""
-    lines = [CaseResult(case=str(index), arm=Arm.CANDIDATE, passed=True, score=1.0) for index in range(100)]
-    lines[3] = lines[3].but(score=math.nan)
-    write_results(file, lines)
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [*itertools.product(("score", "metrics"), (math.nan, math.inf, -math.inf)), ("cost_usd", math.inf)],
+)
+def test_broken_numbers_survive_the_file_and_stop_the_gate(file, place, number):
+    """A NaN that turned into null would pass for a score that nobody gave."""
+    checks = (CheckResult(type="equals", passed=True, score=1.0),)
+    lines = [
+        CaseResult(case=str(index), arm=Arm.CANDIDATE, passed=True, score=1.0, checks=checks) for index in range(100)
+    ]
     gate = Gate.model_validate({"require": [{"metric": "pass_rate", "at_least": 0.5}]}, strict=False)
-    assert decide(read_results(file), gate).verdict == "inconclusive"
+    write_results(file, lines)
+    assert decide(read_results(file), gate).verdict == "promote"
+    lines[3] = lines[3].but(**{place: {"tone": number} if place == "metrics" else number})
+    write_results(file, lines)
+    verdict = decide(read_results(file), gate)
+    assert verdict.verdict == "inconclusive"
+    assert "is not a number in range" in verdict.reasons[0]
+
+
+def test_a_checks_broken_score_survives_the_file(file):
+    broken = CheckResult(type="equals", passed=True, score=math.nan)
+    write_results(file, [CaseResult(case="a", arm=Arm.CANDIDATE, passed=True, score=1.0, checks=(broken,))])
+    assert math.isnan(read_results(file)[0].checks[0].score)
 
 
 def test_latency_to_be_graded_that_is_no_number_is_refused_as_it_was_written(file):

@@ -172,6 +172,7 @@ class FakeJudge(SimpleNamespace):
 
     async def complete(self, messages, *, json=False):
         self.asked += 1
+        self.seen = messages[-1]["content"]
         if isinstance(self.reply, Exception):
             raise self.reply
         return self.reply
@@ -234,3 +235,24 @@ def _is_judged_type(name):
         return "judge" in prepare(Check(type=name, value="x", threshold=0.5)).unsupported
     except ValueError:
         return False
+
+
+def test_a_metric_of_a_set_counts_only_the_members_that_were_applied():
+    members = (weighed(GOOD, 1.0, metric="tone"), weighed(FOREIGN, 1.0, metric="tone"))
+    assert graded(a_set(*members)).metrics == {"tone": 1.0}
+    assert graded(a_set(*members, weighed(BAD, 1.0, metric="tone"))).metrics == {"tone": 0.5}
+
+
+def test_a_set_is_judged_where_one_member_is():
+    judge = JudgeSettings(model="m")
+    assert is_judged(prepare(a_set(GOOD, RUBRIC), judge=judge))
+    assert not is_judged(prepare(a_set(GOOD, BAD), judge=judge))
+
+
+def test_the_judge_sees_what_the_checks_transform_made():
+    judge = FakeJudge(reply=YES)
+    result = judged(judge, replace(RUBRIC, transform="output + ' made'"))
+    assert (result.passed, judge.asked) == (True, 1)
+    assert "x made" in judge.seen
+    failing = judged(judge, replace(RUBRIC, transform="JSON.parse(output)"))
+    assert (failing.passed, failing.score, judge.asked) == (False, 0, 1)
