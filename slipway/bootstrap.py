@@ -64,11 +64,11 @@ class TooFewGroupsError(ValueError):
 
     Args:
         n: How many there are.
-        noun: What they are: ``values``, ``pairs`` or ``groups``.
+        noun: What one of them is: ``value``, ``pair`` or ``group``.
     """
 
     def __init__(self, n: int, noun: str) -> None:
-        super().__init__(f"a bootstrap needs at least {BOOTSTRAP_MIN_N} {noun}, got {n}")
+        super().__init__(f"a bootstrap needs at least {BOOTSTRAP_MIN_N} {noun}s, got {n}")
         self.n = n
         self.noun = noun
 
@@ -98,7 +98,7 @@ def bootstrap_mean(
         TooFewGroupsError: Fewer than 8 values or groups.
         ValueError: Equal values without a finite ``support``.
     """
-    units, noun = (len(values), "values") if groups is None else (len(set(groups)), "groups")
+    units, noun = (len(values), "value") if groups is None else (len(set(groups)), "group")
     if units < BOOTSTRAP_MIN_N:
         raise TooFewGroupsError(units, noun)
     mean = math.fsum(values) / len(values)
@@ -124,7 +124,7 @@ def normal_mean(values: Sequence[float], *, confidence: float, groups: Sequence[
     """
     sums, sizes = _by_group(values, range(len(values)) if groups is None else groups)
     if len(sums) < BOOTSTRAP_MIN_N:
-        raise TooFewGroupsError(len(sums), "values" if groups is None else "groups")
+        raise TooFewGroupsError(len(sums), "value" if groups is None else "group")
     low, high, method = _normal(sums, sizes, confidence)
     return Interval(estimate=math.fsum(values) / len(values), low=low, high=high, n=len(values), method=method)
 
@@ -149,7 +149,7 @@ def bootstrap_total_ratio(
     top, _ = _by_group(numerator, groups or range(len(numerator)))
     bottom, _ = _by_group(denominator, groups or range(len(denominator)))
     if len(top) < BOOTSTRAP_MIN_N:
-        raise TooFewGroupsError(len(top), "groups")
+        raise TooFewGroupsError(len(top), "group")
     low, high, method = _of_ratio(top, bottom, confidence, seed)
     if groups is not None:
         method = f"cluster {method}, {len(top)} groups"
@@ -258,7 +258,7 @@ def _require_pairs(numerator: Sequence[float], denominator: Sequence[float]) -> 
     if len(numerator) != len(denominator):
         raise ValueError("pairs need as many numerators as denominators")
     if len(numerator) < BOOTSTRAP_MIN_N:
-        raise TooFewGroupsError(len(numerator), "pairs")
+        raise TooFewGroupsError(len(numerator), "pair")
 
 
 def _by_group(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -40,7 +40,7 @@ from slipway.gate_rules import (
 from slipway.paired_rates import paired_difference
 from slipway.results import Arm
 from slipway.statistics import Interval, mcnemar
-from slipway.wording import counted, p_value
+from slipway.wording import counted, counted_are, p_value
 
 __all__ = ["compare_cost", "compare_latency", "compare_scores"]
 
@@ -309,4 +309,4 @@ def _too_few(arm: Arm, n: int, needed: int) -> str:
 
 
 def _too_few_drawn(error: TooFewGroupsError) -> str:
-    return f"{error.n} {error.noun} are too few for a bootstrap interval; {BOOTSTRAP_MIN_N} are needed."
+    return f"{counted_are(error.n, error.noun)} too few for a bootstrap interval; {BOOTSTRAP_MIN_N} are needed."

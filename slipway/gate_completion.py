@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from slipway.gate_rules import DecidedBy, Outcome, RuleOutcome
-from slipway.wording import fixed
+from slipway.wording import counted_are, fixed
 
 __all__ = ["Sample", "settle"]
 
@@ -80,7 +80,8 @@ def settle(
         looked = _reconcile(sequential, sample.first, sample.first_missing_worst)
         if looked.outcome is not Outcome.INCONCLUSIVE:
             return replace(looked, decided_by=DecidedBy.SEQUENTIAL)
-    reason = f"{now.reason} {_cases(len(sample.pending_worst))} not asked, and the rule is not settled without them."
+    pending = counted_are(len(sample.pending_worst), "case")
+    reason = f"{now.reason} {pending} not asked, and the rule is not settled without them."
     return replace(now, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
 
@@ -103,8 +104,8 @@ def _against_missing(
     if complete.outcome is worst.outcome:
         return complete
     reason = (
-        f"{complete.reason} But {_cases(len(missing_worst))} missing; counted against the candidate, the rule's "
-        f"outcome is {worst.outcome}."
+        f"{complete.reason} But {counted_are(len(missing_worst), 'case')} missing; counted against the candidate, the "
+        f"rule's outcome is {worst.outcome}."
     )
     return replace(complete, outcome=Outcome.INCONCLUSIVE, reason=reason)
 
@@ -130,7 +131,3 @@ def _numbers(outcome: RuleOutcome) -> str:
         "unknown" if value is None else fixed(value, 2) for value in (outcome.estimate, outcome.low, outcome.high)
     )
     return f"{estimate} ({low} to {high})"
-
-
-def _cases(n: int) -> str:
-    return "1 case is" if n == 1 else f"{n} cases are"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
+from slipway import wording
 from slipway.bootstrap import BOOTSTRAP_MIN_N, TooFewGroupsError, bootstrap_mean
 from slipway.bounded_mean import bounded_mean
 from slipway.evidence import Evidence, Gap
@@ -222,10 +223,10 @@ def _require_every(rule: Requirement, readings: Sequence[Value], gate: Gate) -> 
     else:
         units = len({unit for _, unit in readings})
         _, unseen = clopper_pearson(0, units, confidence=gate.confidence, sides=1)
-        groups = "" if units == n else f" in {units} groups"
+        groups = "" if units == n else f" in {wording.counted(units, 'group')}"
         reason = (
-            f"{_subject(rule)} is {wanted:g} on all {n} cases{groups}; by the rule of three (3/n) up to {unseen:.1%} "
-            f"of such cases could still differ, at {100 * gate.confidence:g} % confidence."
+            f"{_subject(rule)} is {wanted:g} on {wording.all_of(n, 'case')}{groups}; by the rule of three (3/n) up to "
+            f"{unseen:.1%} of such cases could still differ, at {100 * gate.confidence:g} % confidence."
         )
     interval = Interval(
         estimate=math.fsum(values) / n, low=low, high=high, n=n, method="no exception observed; exact, Clopper-Pearson"
@@ -257,6 +258,7 @@ def _subject(rule: Requirement) -> str:
 
 def _too_few(rule: Requirement, error: TooFewGroupsError, n: int) -> RuleOutcome:
     reason = (
-        f"{_subject(rule)}: {error.n} {error.noun} are too few for a bootstrap interval; {BOOTSTRAP_MIN_N} are needed."
+        f"{_subject(rule)}: {wording.counted_are(error.n, error.noun)} too few for a bootstrap interval; "
+        f"{BOOTSTRAP_MIN_N} are needed."
     )
     return undecided(rule.name, reason, n=n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["all_of", "counted", "fixed", "p_value", "probability"]
+__all__ = ["all_of", "counted", "counted_are", "fixed", "p_value", "probability"]
 
 _LEAST_PROBABILITY = 1e-300
 
@@ -10,6 +10,11 @@ _LEAST_PROBABILITY = 1e-300
 def counted(number: int, noun: str) -> str:
     """Write ``1 case`` or ``3 cases``; ``noun`` is in the singular and takes an s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def counted_are(number: int, noun: str) -> str:
+    """Write ``1 case is`` or ``3 cases are``."""
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def all_of(number: int, noun: str) -> str:

@@ -127,6 +127,8 @@ def test_what_is_said_of_one_case_is_in_the_singular():
     assert "(95 % interval unknown, 1 case)" in slow
     assert "(0 cases gained, 0 lost) 0.00 (95 % interval -0.98 to 0.98, 1 pair)" in champion
     assert "1 pair) may be above or below 0" in base
+    (every,) = decide(results, gate(require=[{"metric": "pass_rate", "at_least": 1.0}])).rules
+    assert every.reason.startswith("pass_rate is 1 on the only case; by the rule of three")
     (few,) = decide(results, gate(against={"latency": {"of": "champion", "ratio_at_most": 2}})).rules
     assert few.reason == "1 case was answered and measured by both the candidate and the champion; 8 are needed."
 
@@ -370,7 +372,7 @@ def test_ratio_of_costs_that_cannot_be_computed_is_inconclusive(champion, says):
 
 def test_ratio_of_costs_in_too_few_groups_is_inconclusive():
     results = [line.but(group="one") for line in priced("candidate", 50) + priced("champion", 50)]
-    assert "1 groups are too few" in decide(results, gate(**COST)).reasons[0]
+    assert "1 group is too few" in decide(results, gate(**COST)).reasons[0]
 
 
 def test_cost_with_a_champion_is_left_out_on_a_first_release():

@@ -2,12 +2,13 @@
 
 import pytest
 
-from slipway.wording import all_of, counted, fixed, p_value, probability
+from slipway.wording import all_of, counted, counted_are, fixed, p_value, probability
 
 
 @pytest.mark.parametrize(("number", "written"), [(0, "0 pairs"), (1, "1 pair"), (2, "2 pairs")])
 def test_one_is_told_as_one(number, written):
     assert counted(number, "pair") == written
+    assert counted_are(number, "pair") == f"{written} {'is' if number == 1 else 'are'}"
 
 
 def test_all_of_one_is_the_only_one():
