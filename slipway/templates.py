@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,6 +30,7 @@ __all__ = [
     "VariableError",
     "fill_variables",
     "json_text",
+    "number_text",
     "render",
     "render_here",
     "render_value",
@@ -37,6 +40,9 @@ __all__ = [
 MAX_RENDERED_CHARACTERS = 16 * 2**20
 """Of one template, and of all variables of one case. Variables that repeat each other would double with every step."""
 MAX_REASON_CHARACTERS = 200
+_SMALLEST_PLAIN = 1e-6
+_EXPONENT_FROM = 1e21
+"""Between these JavaScript writes a number without an exponent."""
 
 _BOUNDED_NODES = frozenset(
     """
@@ -161,6 +167,24 @@ def unset_names(value: object, variables: Mapping[str, object]) -> tuple[str, ..
     """List the variables that the templates inside a value name and that are not set, in alphabetical order."""
     names = (_names_in(value) or frozenset()) - variables.keys()
     return tuple(sorted(names - _environment().globals.keys() if names else names))
+
+
+def number_text(value: float) -> str:
+    """Write a number as JavaScript's ``String`` does: ``1`` for 1.0, ``0.00001`` for 1e-05, ``1e-7`` for 1e-07.
+
+    Whole numbers keep all their digits, which JavaScript rounds from 2**53 on.
+    """
+    if isinstance(value, int):
+        return str(value)
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    written = repr(value).removesuffix(".0").removeprefix("-" if value == 0 else "")
+    if "e" not in written:
+        return written
+    if _SMALLEST_PLAIN <= abs(value) < _EXPONENT_FROM:
+        return f"{Decimal(written):f}"
+    digits, _, exponent = written.partition("e")
+    return f"{digits}e{int(exponent):+d}"
 
 
 def json_text(value: object, *, indent: int | None = None) -> str:
@@ -384,7 +408,7 @@ def _javascript_text(value: object) -> object:
         return ",".join(str(_javascript_text(item)) for item in value)
     if isinstance(value, dict):
         return json_text(value)
-    return _whole_numbers(value)
+    return number_text(value) if isinstance(value, float) else value
 
 
 def _whole_numbers(value: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 __all__ = ["embedded_objects"]
@@ -14,13 +15,15 @@ MAX_DEPTH = 200
 characters grow to gigabytes."""
 _WORK_PER_CHARACTER = 8
 """Bounds the text read again and again where braces open and nothing behind them is an object."""
+_SLASHES = re.compile(r"""\s+|"(?:\\.|[^"\\\n])*"?|(?<![A-Za-z])'(?:\\'|'(?=[A-Za-z])|[^'\n])*'?|/{2,}""")
 
 
 def embedded_objects(text: str) -> Iterator[dict[str, object]]:
     """Give the objects in the order in which they start, none inside another.
 
-    What is not JSON but nearly so counts as well: keys without quotes, single quotes, a comma too many (promptfoo reads
-    such text as YAML, and so do we). Arrays, scalars and objects that are never closed do not count.
+    What is not JSON but nearly so counts as well: keys without quotes, single quotes, a comma too many, comments after
+    ``//`` (promptfoo reads such text as YAML, and so do we). Arrays, scalars and objects that are never closed do not
+    count.
     """
     decoder = json.JSONDecoder()
     ends = _closing_braces(text)
@@ -59,6 +62,7 @@ def _nearly_json(text: str) -> object:
 
     if not 0 < len(text) <= MAX_OBJECT_CHARACTERS:
         return None
+    text = _without_slashes(text)
     try:
         depth = 0
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
@@ -68,3 +72,22 @@ def _nearly_json(text: str) -> object:
         return yaml.load(text, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
+
+
+def _without_slashes(text: str) -> str:
+    """Begin comments with ``#``, as YAML does, where they begin with ``//``; addresses (``https://``) stay."""
+    if "//" not in text:
+        return text
+    made: list[str] = []
+    end, in_address = 0, False
+    for match in _SLASHES.finditer(text):
+        found = match.group()
+        made.append(text[end : match.start()])
+        end = match.end()
+        if found.isspace():
+            in_address = False
+        elif found.startswith("//"):
+            in_address = in_address or text[match.start() - 1] == ":"
+            found = found if in_address else "#" * (len(found) // 2)
+        made.append(found)
+    return "".join((*made, text[end:]))

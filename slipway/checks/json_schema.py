@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import lru_cache, wraps
 from typing import Any
@@ -27,6 +27,7 @@ _READ_WITH_U = (
 )
 _PATTERN_WORDS = ('"pattern"', '"patternProperties"', '"regex"')
 """A schema in whose JSON none of them stands has no pattern."""
+_NULLABLE = '"nullable"'
 _REFUSED_ANCHOR = re.compile(r"[^\\]\\Z")
 """Not JavaScript's; ajv-formats refuses it, though without the flag u it would be a letter."""
 
@@ -131,8 +132,8 @@ def _validator(schema: str) -> Any:  # noqa: ANN401  # jsonschema's classes are 
     value = json.loads(schema)
     kind: Any = validator_for(value, default=Draft7Validator)  # draft 7 is ajv's default
     formats = kind.FORMAT_CHECKER
-    if any(word in schema for word in _PATTERN_WORDS):
-        kind, formats = _with_javascript(kind), _formats(kind, _verify_regex)
+    if any(word in schema for word in (*_PATTERN_WORDS, _NULLABLE)):
+        kind, formats = _as_ajv(kind), _formats(kind, _verify_regex)
     try:
         kind.check_schema(value, format_checker=_formats(kind, _verify_schema_pattern))
     except SchemaError as error:
@@ -146,8 +147,8 @@ def _validator(schema: str) -> Any:  # noqa: ANN401  # jsonschema's classes are 
 
 
 @lru_cache(maxsize=8)  # one for each draft
-def _with_javascript(kind: Any) -> Any:  # noqa: ANN401  # as above
-    """Extend the validator of a draft by keywords whose patterns are JavaScript's."""
+def _as_ajv(kind: Any) -> Any:  # noqa: ANN401  # as above
+    """Extend the validator of a draft by what ajv reads otherwise: ``nullable``, and the patterns, as JavaScript."""
     from jsonschema.exceptions import ValidationError  # noqa: PLC0415  # as above
     from jsonschema.validators import extend  # noqa: PLC0415
 
@@ -183,6 +184,7 @@ def _with_javascript(kind: Any) -> Any:  # noqa: ANN401  # as above
     own: Any = extend(
         kind,
         {
+            "type": _nullable(kind.VALIDATORS["type"]),
             "pattern": pattern,
             "patternProperties": pattern_properties,
             "additionalProperties": additional_properties,
@@ -191,6 +193,16 @@ def _with_javascript(kind: Any) -> Any:  # noqa: ANN401  # as above
     fields = [(field.name, field.alias) for field in own.__attrs_attrs__ if field.init]
     own.evolve = evolve  # jsonschema's goes back to its own keywords where a schema inside, or "#", names its draft
     return own
+
+
+def _nullable(has_type: Callable[..., Iterable[Any]]) -> Callable[..., Iterator[Any]]:
+    """Let ``nullable: true`` beside ``type`` allow null as well."""
+
+    def types(validator: object, wanted: object, instance: object, schema: Mapping[str, object]) -> Iterator[Any]:
+        if instance is not None or schema.get("nullable") is not True:
+            yield from has_type(validator, wanted, instance, schema) or ()
+
+    return types
 
 
 def _formats(kind: Any, verify: Callable[[object], bool]) -> Any:  # noqa: ANN401  # as above

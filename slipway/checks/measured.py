@@ -73,7 +73,7 @@ def _finish_reason(check: Check, subject: Subject) -> Graded:
 def _perplexity_at_most(check: Check, subject: Subject) -> Graded:
     """Compare exp(-mean of the log probabilities) with the threshold; without one every answer passes."""
     value = _perplexity(subject)
-    passed = (not check.threshold or value <= check.threshold) != check.is_negated
+    passed = (check.threshold is None or value <= check.threshold) != check.is_negated
     reason = f"The perplexity is {value:.4g}."
     return Graded(passed=passed, score=float(passed), reason=reason)
 
@@ -82,7 +82,7 @@ def _perplexity_at_most(check: Check, subject: Subject) -> Graded:
 def _perplexity_score(check: Check, subject: Subject) -> Graded:
     """Score 1 / (1 + perplexity), which the threshold, where there is one, must not exceed."""
     score = 1 / (1 + _perplexity(subject))
-    passed = (not check.threshold or score >= check.threshold) != check.is_negated
+    passed = (check.threshold is None or score >= check.threshold) != check.is_negated
     return Graded(
         passed=passed, score=1 - score if check.is_negated else score, reason=f"The perplexity score is {score:.4f}."
     )

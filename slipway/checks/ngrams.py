@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from slipway.checks.registry import Check, Graded, Subject, kind
-from slipway.checks.values import scored, threshold_or
+from slipway.checks.values import scored, threshold_or, words
 from slipway.validation_errors import describe
 
 __all__ = ["bleu", "gleu", "rouge_1"]
@@ -30,9 +30,10 @@ _TOKEN = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")
 def rouge_1(candidate: str, reference: str) -> float:
     """Give ROUGE-1 as F1: the harmonic mean of the shares of words found in the other text, each as often as it occurs.
 
-    Words are lower-cased; punctuation marks count as words. Lin (2004), https://aclanthology.org/W04-1013.
+    Upper and lower case are different words, as in promptfoo; punctuation marks count as words. Lin (2004),
+    https://aclanthology.org/W04-1013.
     """
-    ours, theirs = (Counter(_TOKEN.findall(text.lower())) for text in (candidate, reference))
+    ours, theirs = (Counter(_TOKEN.findall(text)) for text in (candidate, reference))
     common = (ours & theirs).total()
     return 2 * common / (ours.total() + theirs.total()) if common else 0.0
 
@@ -45,17 +46,17 @@ def bleu(candidate: str, references: Sequence[str]) -> float:
     that one reference allows. Papineni et al. (2002), https://doi.org/10.3115/1073083.1073135; the choices as in
     promptfoo.
     """
-    words = candidate.lower().split()
-    others = [reference.lower().split() for reference in references]
-    if not words:
+    said = words(candidate.lower())
+    others = [words(reference.lower()) for reference in references]
+    if not said:
         return 0.0
     logarithms = []
     for size in range(1, LONGEST + 1):
-        ours = _grams(words, size)
+        ours = _grams(said, size)
         common = max((ours & _grams(other, size)).total() for other in others)
         logarithms.append(math.log(common / ours.total() if common else _UNSEEN))
-    nearest = min((len(other) for other in others), key=lambda length: abs(length - len(words)))
-    penalty = 1.0 if len(words) >= nearest else math.exp(1 - nearest / len(words))
+    nearest = min((len(other) for other in others), key=lambda length: abs(length - len(said)))
+    penalty = 1.0 if len(said) >= nearest else math.exp(1 - nearest / len(said))
     return penalty * math.exp(math.fsum(logarithms) / LONGEST)
 
 
@@ -65,25 +66,25 @@ def gleu(candidate: str, references: Sequence[str]) -> float:
     Words are lower-cased, split at spaces, and lose full stops at their end. Wu et al. (2016),
     https://arxiv.org/abs/1609.08144, section 9.1; the choices as in promptfoo.
     """
-    words = _without_stops(candidate)
-    if not words:
+    said = _without_stops(candidate)
+    if not said:
         return 0.0
-    return max(_gleu_of_one(words, _without_stops(reference)) for reference in references)
+    return max(_gleu_of_one(said, _without_stops(reference)) for reference in references)
 
 
-def _gleu_of_one(words: Sequence[str], reference: Sequence[str]) -> float:
-    ours, theirs = _grams(words, *range(1, LONGEST + 1)), _grams(reference, *range(1, LONGEST + 1))
+def _gleu_of_one(said: Sequence[str], reference: Sequence[str]) -> float:
+    ours, theirs = _grams(said, *range(1, LONGEST + 1)), _grams(reference, *range(1, LONGEST + 1))
     most = max(ours.total(), theirs.total())  # the larger total gives the smaller share
     return (ours & theirs).total() / most if most else 0.0
 
 
 def _without_stops(text: str) -> list[str]:
-    return [word.rstrip(".") for word in text.lower().split()]
+    return [word.rstrip(".") for word in words(text.lower())]
 
 
-def _grams(words: Sequence[str], *sizes: int) -> Counter[tuple[str, ...]]:
+def _grams(said: Sequence[str], *sizes: int) -> Counter[tuple[str, ...]]:
     found: Iterable[tuple[str, ...]] = (
-        tuple(words[start : start + size]) for size in sizes for start in range(len(words) - size + 1)
+        tuple(said[start : start + size]) for size in sizes for start in range(len(said) - size + 1)
     )
     return Counter(found)
 

@@ -108,8 +108,8 @@ class Subject(NamedTuple):
     """One answer, as checks look at it. A named tuple, as ``Graded`` is: an evaluation makes one for each answer.
 
     Attributes:
-        output: The text; of a structure that a transform made, its JSON.
-        data: That structure; None where the output is text.
+        output: The text; where a transform made a structure, its JSON; where it made a number, that as text.
+        data: That structure, number or boolean; None where the output is text.
         prompt: What was asked: text, or messages of ``role`` and ``content``.
         vars: The case's variables.
         latency_ms: From sending to the last byte; None where unknown.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -167,24 +168,18 @@ def _combined(
     remaining = iter(outcomes)
     results: list[CheckResult] = []
     counted: list[CheckResult] = []  # those that make the score: a set, not its members
-    named: list[_Named] = []
     for check in checks:
         if check.base_type == ASSERT_SET:
             members = [_result(inner, outcome) for inner, outcome in zip(check.checks, remaining, strict=False)]
             result = _set_result(check, members)
             results.extend((result, *(member.but(weight=0.0) for member in members)))
-            named.extend(
-                (member.metric, member.weight, member.score) for member in members if member.passed is not None
-            )
         else:
             outcome = next(remaining)
             result = _result(check, outcome)
             results.append(result)
-            if outcome is not None and outcome.metrics:
-                named.extend((name, check.weight, score) for name, score in outcome.metrics.items())
         counted.append(result)
     applied = [result for result in counted if result.passed is not None]
-    named.extend([(result.metric, result.weight, result.score) for result in applied if result.metric])
+    named = _contributions(checks, counted, outcomes)
     passed: bool | None
     score: float | None
     passed, score, error = None, None, None
@@ -234,6 +229,31 @@ def _set_result(check: Check, members: Sequence[CheckResult]) -> CheckResult:
     return CheckResult(
         type=check.type, passed=passed, score=score, reason=reason, metric=check.metric, weight=check.weight
     )
+
+
+def _contributions(
+    checks: Sequence[Check], results: Sequence[CheckResult], outcomes: Sequence[Graded | None]
+) -> list[_Named]:
+    """Collect what checks, the members of sets, and the scores of scripts contribute to metrics.
+
+    Inside a set or a script the weight is multiplied by that of the set or the check around it; what has the metric of
+    that one does not count beside it (promptfoo 0.121.9).
+    """
+    remaining = iter(outcomes)
+    named: list[_Named] = []
+    for check, result in zip(checks, results, strict=True):
+        if check.base_type == ASSERT_SET:
+            members = list(itertools.islice(remaining, len(check.checks)))
+            inner = [_result(member, outcome) for member, outcome in zip(check.checks, members, strict=True)]
+            inside = _contributions(check.checks, inner, members)
+            named.extend((name, weight * check.weight, score) for name, weight, score in inside if name != check.metric)
+        else:
+            outcome = next(remaining)
+            scores = outcome.metrics if outcome is not None else {}
+            named.extend((name, check.weight, score) for name, score in scores.items() if name != check.metric)
+        if result.passed is not None and check.metric:
+            named.append((check.metric, check.weight, result.score))
+    return named
 
 
 def _means(named: Sequence[_Named]) -> dict[str, float]:

@@ -37,7 +37,8 @@ def transformed(script: str | Script, subject: Subject) -> Subject:
     if isinstance(returned.value, dict | list):
         text = json.dumps(returned.value, ensure_ascii=False, separators=(",", ":"))
         return subject._replace(output=text, data=returned.value)
-    return subject._replace(output=javascript_text(returned.value), data=None)
+    data = None if isinstance(returned.value, str) else returned.value  # a number stays one for the next script
+    return subject._replace(output=javascript_text(returned.value), data=data)
 
 
 def _as_script(script: str | Script) -> Script:

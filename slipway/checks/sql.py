@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ _DIALECTS = {
     "trino": "trino",
 }
 """promptfoo's names, in lower case, and sqlglot's; empty is SQL in general."""
-_BLOCK = re.compile(r"```(?:sql)?([^`]+)```", re.IGNORECASE)
+_BLOCK = re.compile(r"```(?:sql)?([^`]+)```")
 _KEYS = {"databaseType", "allowedTables", "allowedColumns"}
 
 
@@ -44,7 +45,8 @@ def sql_problem(text: str, database: str, tables: tuple[str, ...] | None, column
         database: A name of promptfoo's ``databaseType``.
         tables: Patterns of which one must match each ``action::schema::table``, in any case; ``null`` stands for a
             schema that is not named. None allows all.
-        columns: The same for each ``action::table::column``; ``(.*)`` is the column of a star.
+        columns: The same for each ``action::table::column``; ``(.*)`` is the column of a star. A pattern with a table
+            also allows that column where no table is named.
 
     Raises:
         ScriptError: A pattern found no end.
@@ -53,14 +55,18 @@ def sql_problem(text: str, database: str, tables: tuple[str, ...] | None, column
 
     logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # it warns of statements that it only half understands
     try:
-        statements = [part for part in sqlglot.parse(text, dialect=_DIALECTS[database.lower()]) if part is not None]
+        dialect = sqlglot.Dialect.get_or_raise(_DIALECTS[database.lower()])
+        tokens = dialect.tokenize(text)
+        statements = [part for part in dialect.parser().parse(tokens, text) if part is not None]
     except (sqlglot.errors.SqlglotError, RecursionError):
         return f"it does not follow the syntax of {database}"
+    if database.lower() != "bigquery" and _has_comma_before_from(tokens):
+        return f"it does not follow the syntax of {database}: a comma before FROM"
     if not statements or not all(map(_is_statement, statements)):
         return f"it is no statement of {database}"
     touched = [
         *(_refused("table", tables, statements, _tables) if tables is not None else ()),
-        *(_refused("column", columns, statements, _columns) if columns is not None else ()),
+        *(_refused("column", _with_no_table(columns), statements, _columns) if columns is not None else ()),
     ]
     return "; ".join(touched)
 
@@ -69,8 +75,24 @@ def _is_statement(node: Any) -> bool:  # noqa: ANN401  # sqlglot is imported lat
     """Whether the text asked for something: a lone word is an expression, and a Command is text left unread."""
     from sqlglot import exp  # noqa: PLC0415  # as above
 
+    if isinstance(node, exp.Select) and not node.expressions:
+        return False  # sqlglot reads a lone SELECT
     asking = (exp.Query, exp.DML, exp.DDL, exp.Drop, exp.Alter, exp.TruncateTable, exp.Use, exp.Set, exp.Describe)
     return isinstance(node, (*asking, exp.Show, exp.Transaction, exp.Commit, exp.Rollback, exp.Pragma))
+
+
+def _has_comma_before_from(tokens: list[Any]) -> bool:
+    """Whether a list of columns ends with a comma, which sqlglot forgives."""
+    from sqlglot.tokens import TokenType  # noqa: PLC0415  # as above
+
+    kinds = [token.token_type for token in tokens]
+    return any(pair == (TokenType.COMMA, TokenType.FROM) for pair in itertools.pairwise(kinds))
+
+
+def _with_no_table(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Add to ``action::table::column`` that column without a table, as promptfoo does."""
+    parted = [pattern.split("::") for pattern in columns]
+    return (*columns, *(f"{parts[0]}::null::{parts[2]}" for parts in parted if len(parts) == 3))
 
 
 def _refused(what: str, allowed: tuple[str, ...], statements: list[Any], touched: Any) -> Iterator[str]:  # noqa: ANN401
@@ -95,6 +117,10 @@ def _tables(statement: Any) -> Iterator[str]:  # noqa: ANN401  # as above
 def _columns(statement: Any) -> Iterator[str]:  # noqa: ANN401  # as above
     from sqlglot import exp  # noqa: PLC0415  # as above
 
+    if isinstance(statement, exp.Insert | exp.Delete):
+        target = statement.this
+        written = [column.name for column in target.expressions] if isinstance(target, exp.Schema) else ["(.*)"]
+        yield from (f"{statement.key}::{target.find(exp.Table).name}::{name}" for name in written)
     names = {table.alias_or_name: table.name for table in statement.find_all(exp.Table)}
     for column in statement.find_all(exp.Column, exp.Star):
         if isinstance(column, exp.Star):
@@ -106,10 +132,10 @@ def _columns(statement: Any) -> Iterator[str]:  # noqa: ANN401  # as above
 
 
 def _action(node: Any, statement: Any) -> str:  # noqa: ANN401  # as above
-    """Give what is done: reading, where the node stands in a query inside another statement."""
+    """Give what is done: reading, where the node stands in a query or a condition inside another statement."""
     from sqlglot import exp  # noqa: PLC0415  # as above
 
-    if node.find_ancestor(exp.Select) is not None:
+    if node.find_ancestor(exp.Select, exp.Where) is not None:
         return "select"
     return str(statement.key)
 

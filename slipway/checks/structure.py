@@ -10,6 +10,7 @@ from slipway.checks.json_schema import check_schema, ends_in_time, schema_proble
 from slipway.checks.registry import Check, Graded, Subject, kind
 from slipway.checks.values import answer, parse_json, shown
 from slipway.errors import ConfigFileError
+from slipway.validation_errors import describe
 from slipway.yaml_files import parse_yaml
 
 __all__: list[str] = []
@@ -19,6 +20,8 @@ def _schema(check: Check) -> Check:
     if check.value is None or check.value == "":
         return replace(check, value=None)
     schema = check.value
+    if isinstance(schema, bool):
+        raise ValueError(f"the value of {check.type} must be a JSON Schema, or left out; found {describe(schema)}")  # noqa: TRY004  # what is wrong is the file, not a caller's type
     if isinstance(schema, str):
         try:
             schema = parse_yaml(schema, path=Path("schema")).value

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import json
 import math
-from collections.abc import Callable
+import re
+from array import array
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from slipway.checks.registry import Check, Graded, Subject, kind
-from slipway.checks.values import answer, any_value, javascript_text, parse_json, shown, text_value
+from slipway.checks.values import answer, any_value, javascript_text, parse_json, shown, text_value, trimmed, words
 from slipway.javascript import ScriptError, check_pattern, matches
 from slipway.validation_errors import describe
 
@@ -17,20 +19,48 @@ __all__: list[str] = []
 
 DEFAULT_DISTANCE = 5
 """Of ``levenshtein``, where no threshold is written."""
+_LAST_OF_ONE_UNIT = "\uffff"
+_FIELD = re.compile(r'"((?:\\["\\]|""|[^"])*+)"|[^,"][^,]*')
+_DOUBLED = re.compile(r'\\(["\\])|""')
+_SEPARATOR = re.compile(r"[\s,\ufeff]*")
 
 
 def _several_values(check: Check) -> Check:
     """Take a list, or text with commas in which ``"quoted, items"`` stay together; an empty list is one."""
     value = check.value
-    if isinstance(value, str) and value.strip():
-        value = [item.strip() for item in next(csv.reader([value.replace("\n", " ")], skipinitialspace=True))]
-        value = [item for item in value if item]
+    if isinstance(value, str) and trimmed(value):
+        value = _split(value, check.type)
     if not isinstance(value, list) or any(item in ("", None) or isinstance(item, list | dict) for item in value):
         raise ValueError(
             f"{check.type} needs a list of text, or text with commas, and nothing empty in it; "
             f"found {describe(check.value)}"
         )
     return replace(check, value=tuple(javascript_text(item) for item in value))
+
+
+def _split(text: str, name: str) -> list[str]:
+    """Split text at commas as promptfoo does: what is quoted is kept as it is, a quote in it is doubled or escaped."""
+    items = []
+    at = _end(_SEPARATOR, text, 0)
+    while at < len(text):
+        field = _FIELD.match(text, at)
+        if field is None:
+            raise ValueError(f"{name}: a quote in {shown(text)!r} is not closed")
+        quoted = field.group(1)
+        items.append(trimmed(field.group()) if quoted is None else _DOUBLED.sub(_single, quoted))
+        at = _end(_SEPARATOR, text, field.end())
+        if quoted is not None and at < len(text) and "," not in text[field.end() : at]:
+            raise ValueError(f"{name}: a comma must follow the quoted item {shown(quoted)!r}")
+    return items
+
+
+def _single(match: re.Match[str]) -> str:
+    return match[1] or '"'
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
 
 
 def _pattern(check: Check) -> Check:
@@ -137,8 +167,8 @@ def _regex(check: Check, subject: Subject) -> Graded:
 def _levenshtein(check: Check, subject: Subject) -> Graded:
     from rapidfuzz.distance import Levenshtein  # noqa: PLC0415  # few suites need it
 
-    most = check.threshold or DEFAULT_DISTANCE  # 0 counts as none
-    distance = Levenshtein.distance(subject.output, str(check.value), score_cutoff=int(most))
+    most = DEFAULT_DISTANCE if check.threshold is None else check.threshold
+    distance = Levenshtein.distance(*_units(subject.output, str(check.value)), score_cutoff=int(most))
     passed = distance <= most
     reason = "" if passed else f"Expected at most {most:g} edits from {shown(check.value)!r}; there are more."
     return Graded(passed=passed, score=float(passed), reason=reason)
@@ -147,10 +177,17 @@ def _levenshtein(check: Check, subject: Subject) -> Graded:
 @kind("word-count", prepare=_count)
 def _word_count(check: Check, subject: Subject) -> Graded:
     least, most = check.value if isinstance(check.value, tuple) else (0, math.inf)
-    count = len(subject.output.split())
+    count = len(words(subject.output))
     passed = (least <= count <= most) != check.is_negated
     reason = "" if passed else f"Expected {'not ' * check.is_negated}{_words(least, most)}, counted {count}."
     return Graded(passed=passed, score=float(passed), reason=reason)
+
+
+def _units(*texts: str) -> Sequence[Sequence[Hashable]]:
+    """Give texts in the units that JavaScript counts, of which an emoji has two."""
+    if max(itertools.chain(*texts), default="") <= _LAST_OF_ONE_UNIT:
+        return texts
+    return [array("H", text.encode("utf-16-le", "surrogatepass")) for text in texts]
 
 
 def _words(least: float, most: float) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from slipway.checks.embedded_json import embedded_objects
 from slipway.checks.json_schema import check_schema, ends_in_time, schema_problem
 from slipway.checks.registry import Check, Graded, Subject, kind
-from slipway.checks.values import answer, parse_json, scored, threshold_or
+from slipway.checks.values import answer, parse_json, scored, threshold_or, trimmed
 from slipway.validation_errors import describe
 
 __all__ = ["called_tools"]
@@ -18,43 +17,70 @@ _NEEDS_TOOLS = "it compares with the tools that the model was given: write them 
 
 
 def called_tools(output: object) -> frozenset[str]:
-    """Give the names of the tools that an output calls.
+    """Give the names of the tools that an output calls, as promptfoo finds them.
 
     Args:
-        output: JSON, or text that is JSON or holds some.
+        output: JSON, or text: all of it is JSON, or some of its lines are.
     """
     if not isinstance(output, str):
         return frozenset(_names(output))
     try:
-        return frozenset(_names(parse_json(output)))
+        return called_tools(parse_json(output))
     except ValueError:
-        return frozenset(name for found in embedded_objects(output) for name in _names(found))
+        lines = (line for line in map(trimmed, output.split("\n")) if line.startswith(("{", "[")))
+        return frozenset(name for line in lines for name in _names_in_line(line))
 
 
-def _names(value: object, *, is_call: bool = False) -> Iterator[str]:
-    """Find names in one call, a list of calls, or a message that holds such a list; ``{name: Ann}`` alone is none."""
+def _names_in_line(line: str) -> Iterator[str]:
+    try:
+        yield from _names(parse_json(line))
+    except ValueError:
+        return
+
+
+def _names(value: object) -> Iterator[str]:
+    """Find names in one call, in a message that holds calls, or in a list of calls; ``{name: Ann}`` alone is none."""
     if isinstance(value, list):
         for item in value:
-            yield from _names(item, is_call=True)
-        return
-    if not isinstance(value, Mapping):
-        return
-    for key in ("tool_calls", "functionCalls", "toolCall", "functionCall", "function"):
-        if isinstance(value.get(key), list | Mapping):
-            yield from _names(value[key], is_call=True)
-            return
-    is_call = is_call or value.get("type") in {"tool_use", "function_call"}
-    if is_call and isinstance(value.get("name"), str):
-        yield value["name"]
+            yield from _name_of(item, "functionCall", "function")
+    elif isinstance(value, Mapping):
+        calls, live = value.get("tool_calls"), value.get("toolCall")
+        if isinstance(calls, list):
+            for call in calls:
+                yield from _name_in(call.get("function") if isinstance(call, Mapping) else None)
+                yield from _name_in(call)
+        elif value.get("type") == "tool_use" and isinstance(value.get("name"), str):
+            yield value["name"]
+        elif isinstance(value.get("functionCall"), Mapping):
+            yield from _name_in(value["functionCall"])
+        elif isinstance(live, Mapping) and isinstance(live.get("functionCalls"), list):
+            for call in live["functionCalls"]:
+                yield from _name_in(call)
+
+
+def _name_of(block: object, *keys: str) -> Iterator[str]:
+    """Give the name of one block of a list: of the call under the first of the keys that there is, or its own."""
+    if isinstance(block, Mapping):
+        calls = [block[key] for key in keys if isinstance(block.get(key), Mapping)]
+        is_use = block.get("type") == "tool_use" and isinstance(block.get("name"), str)
+        yield from _name_in(calls[0] if calls and not is_use else block)
+
+
+def _name_in(call: object) -> Iterator[str]:
+    if isinstance(call, Mapping) and isinstance(call.get("name"), str):
+        yield call["name"]
 
 
 def _expected(check: Check) -> Check:
     value = check.value.split(",") if isinstance(check.value, str) else check.value
-    names = [str(name).strip() for name in value] if isinstance(value, list) else []
-    if not any(names):
-        raise ValueError(f"{check.type} needs names of tools, as a list or with commas; found {describe(check.value)}")
+    names = [trimmed(str(name)) for name in value] if isinstance(value, list) else []
+    if not names or not all(names):
+        raise ValueError(
+            f"{check.type} needs names of tools, as a list or with commas, and nothing empty in it; "
+            f"found {describe(check.value)}"
+        )
     threshold_or(check, F1_THRESHOLD)
-    return replace(check, value=tuple(filter(None, names)))
+    return replace(check, value=tuple(names))
 
 
 @kind("tool-call-f1", prepare=_expected, has_threshold=True)

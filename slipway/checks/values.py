@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 from slipway.checks.registry import Check, Graded
+from slipway.templates import number_text
 from slipway.validation_errors import describe
 
 __all__ = [
@@ -19,11 +21,17 @@ __all__ = [
     "shown",
     "text_value",
     "threshold_or",
+    "trimmed",
+    "words",
 ]
 
 MAX_SHOWN_CHARACTERS = 120
-_EXPONENT_FROM = 1e21
-"""From here on JavaScript's ``String`` writes an exponent."""
+_SPACES = (
+    "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f"
+    "\u3000\ufeff"
+)
+"""What JavaScript takes for space; Python knows no byte order mark there, and knows five control characters."""
+_SPACE = re.compile(f"[{_SPACES}]+")
 
 
 def text_value(check: Check) -> Check:
@@ -81,9 +89,17 @@ def javascript_text(value: object) -> str:
     """Show a scalar as JavaScript's ``String`` does: ``true``, ``1`` for 1.0."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < _EXPONENT_FROM:
-        return str(int(value))
-    return str(value)
+    return number_text(value) if isinstance(value, int | float) else str(value)
+
+
+def trimmed(text: str) -> str:
+    """Cut space off both ends, as JavaScript's ``trim`` does."""
+    return text.strip(_SPACES)
+
+
+def words(text: str) -> list[str]:
+    """Split at JavaScript's spaces; none of the words is empty."""
+    return [word for word in _SPACE.split(text) if word]
 
 
 def parse_json(text: str) -> object:

@@ -68,7 +68,10 @@ SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "int
         ("is-json", "type: array", "[]", True),
         ("is-json", '{"type": "array"}', "{}", False),
         ("is-json", {"format": "ipv4"}, '"1.2.3"', False),
-        ("is-json", False, "1", False),
+        ("is-json", "false", "1", False),
+        ("is-json", {"type": "integer", "nullable": True}, "null", True),  # ajv's word
+        ("is-json", {"type": "integer", "nullable": True}, '"1"', False),
+        ("is-json", {"type": "integer", "nullable": False}, "null", False),
     ],
 )
 def test_check_and_its_negation_are_opposites(kind, value, output, expected):

@@ -39,7 +39,7 @@ LOGPROBS = (math.log(0.5), math.log(0.125))
 """Their mean is log(0.25): a perplexity of 4."""
 
 
-@pytest.mark.parametrize(("threshold", "expected"), [(4.001, True), (3.999, False), (None, True), (0, True)])
+@pytest.mark.parametrize(("threshold", "expected"), [(4.001, True), (3.999, False), (None, True), (0, False)])
 def test_perplexity_is_at_most_its_threshold_if_there_is_one(graded, threshold, expected):
     result = graded("perplexity", None, "", threshold=threshold, logprobs=LOGPROBS)
     assert (result.passed, result.score) == (expected, float(expected))

@@ -19,7 +19,7 @@ CAT = "The cat is on the mat"
     ("candidate", "reference", "expected"),
     [
         ("a b c d", "a b c d", 1.0),
-        ("A b", "a B", 1.0),
+        ("A b", "a b", 1 / 2),  # promptfoo compares case as written
         ("a b", "b c d", 2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3)),
         ("a a a", "a", 2 * (1 / 3) * 1 / (1 / 3 + 1)),
         ("a.", "a", 2 * (1 / 2) * 1 / (1 / 2 + 1)),  # the stop is a word
@@ -58,6 +58,7 @@ def test_bleu_takes_the_reference_nearest_in_length():
         ("a b", ["x y", "a c"], 1 / 3),
         ("a b c", ["a b"], 3 / 6),  # of six n-grams three are in the reference
         ("x", ["y"], 0.0),
+        ("a\x85b\ufeffc", ["a\x85b c"], 1.0),  # JavaScript's spaces
         (" ", ["y"], 0.0),
     ],
 )

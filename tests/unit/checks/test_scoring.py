@@ -39,6 +39,11 @@ def graded(*checks, **keys):
     return grade([prepare(check) for check in checks], SUBJECT, **keys)
 
 
+def script(scores, **keys):
+    source = f"({{pass: true, score: 0.5, reason: 'r', namedScores: {scores}}})"
+    return Check(type="javascript", value=source, **keys)
+
+
 def a_set(*checks, **keys):
     return Check(type="assert-set", checks=checks, **keys)
 
@@ -72,6 +77,22 @@ def test_members_of_a_set_are_recorded_beside_it_without_weight():
     ]
     assert result.metrics == {"m": pytest.approx(2 / 3), "s": pytest.approx(2 / 3)}
     assert result.checks[0].reason == "Expected the output to contain 'y'."
+
+
+@pytest.mark.parametrize(
+    ("checks", "metrics"),
+    [
+        ((a_set(weighed(GOOD, 2, metric="m"), weight=3), weighed(BAD, 1, metric="m")), {"m": 6 / 7}),
+        ((a_set(weighed(GOOD, 1, metric="m"), weight=0),), {"m": 0}),
+        ((a_set(weighed(GOOD, 1, metric="m"), BAD, metric="m"),), {"m": 0.5}),
+        ((a_set(script("{m: 0.25}", weight=2), weight=3), weighed(BAD, 1, metric="m")), {"m": 0.25 * 6 / 7}),
+        ((script("{m: 0.25, n: 1}", metric="m"),), {"m": 0.5, "n": 1}),
+        ((script("{m: 0.25}", weight=3), weighed(BAD, 1, metric="m")), {"m": 0.25 * 3 / 4}),
+    ],
+)
+def test_metrics_inside_a_set_or_script_count_with_its_weight_and_give_way_to_its_own(checks, metrics):
+    """Measured on promptfoo 0.121.9."""
+    assert graded(*checks).metrics == pytest.approx(metrics)
 
 
 def test_set_below_its_threshold_says_so():

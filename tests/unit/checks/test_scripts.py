@@ -98,6 +98,15 @@ def test_script_of_a_file_is_called(graded):
     assert graded("javascript", script, "hi").passed is False
 
 
+@pytest.mark.parametrize(
+    ("transform", "source"),
+    [("output.length", "output === 5"), ("output.length > 3", "output === true"), ("'5'", "output === '5'")],
+)
+def test_script_gets_what_the_transform_made_and_not_its_text(graded, transform, source):
+    assert graded("javascript", source, "hello", transform=transform).passed is True
+    assert graded("equals", "5", "hello", transform="output.length").passed is True
+
+
 def test_script_that_wants_what_is_not_here_is_not_supported():
     prepared = prepare(Check(type="javascript", value="fetch(output)"))
     assert prepared.unsupported.startswith("it needs `fetch`")
