@@ -21,7 +21,17 @@ from slipway.judge_settings import JudgeSettings
 from slipway.results import Arm, CaseResult, Timing
 from slipway.suite import Case
 
-__all__ = ["Answer", "CaseKey", "Recorded", "StoredAnswer", "answer_of", "case_keys", "paired_arms", "recall"]
+__all__ = [
+    "Answer",
+    "CaseKey",
+    "Recorded",
+    "StoredAnswer",
+    "answer_of",
+    "case_keys",
+    "paired_arms",
+    "recall",
+    "recall_exactly",
+]
 
 NEEDS_LOGPROBS = frozenset({"perplexity", "perplexity-score"})
 """Check types that look at what is not recorded: a line of a thousand numbers for each answer."""
@@ -166,6 +176,35 @@ def recall(
                 result = pick.result.but(**update)
                 chosen[case.id, arm] = Recorded(result=result, is_graded=pick.grading == key.grading)
     return chosen
+
+
+def recall_exactly(
+    record: Sequence[CaseResult], known: Mapping[tuple[str, Arm], Recorded]
+) -> dict[tuple[str, Arm], Recorded] | None:
+    """Choose of the recorded answers those, and only those, that an earlier evaluation ended with.
+
+    Args:
+        record: What that one ended with.
+        known: What would be taken from the record now.
+
+    Returns:
+        As ``recall``; None where the record cannot be had again: an answer of it was missing, was given by another
+            adapter or server, has been asked for anew, or would be graded anew.
+    """
+    asked = [line for line in record if not line.not_asked]
+    found = {(line.case, line.arm): known.get((line.case, line.arm)) for line in asked}
+    chosen = {key: item for key, item in found.items() if item is not None and item.is_graded}
+    if all(line.error is None and _stands(chosen.get((line.case, line.arm)), line) for line in asked):
+        return chosen
+    return None
+
+
+def _stands(item: Recorded | None, line: CaseResult) -> bool:
+    return item is not None and _observed(item.result) == _observed(line)
+
+
+def _observed(result: CaseResult) -> tuple[object, ...]:
+    return result.session, result.output, result.passed, result.score
 
 
 def _by_request(answers: Iterable[StoredAnswer]) -> dict[tuple[str, int], dict[str, StoredAnswer]]:

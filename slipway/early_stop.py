@@ -22,7 +22,7 @@ from slipway.results import Arm, CaseResult
 from slipway.statistics import clopper_pearson
 from slipway.suite import Case
 
-__all__ = ["EarlyStop", "asking_order"]
+__all__ = ["EarlyStop", "asking_order", "why_settled"]
 
 _LOOKS = 20
 """At most about so many, whatever the size of the suite."""
@@ -36,6 +36,19 @@ def asking_order(cases: Sequence[Case]) -> tuple[Case, ...]:
     be asked in an order that has nothing to do with what they ask. Cases of one group stay together.
     """
     return tuple(sorted(cases, key=lambda case: hashlib.sha256((case.group or case.id).encode()).digest()))
+
+
+def why_settled(results: Sequence[CaseResult], gate: Gate, *, has_champion: bool | None, attempt: int) -> str | None:
+    """Say why the verdict stands although some cases were not asked, as their lines will say; None if it does not.
+
+    Args:
+        results: Of the whole suite, with lines for what was not asked.
+        gate: As for ``decide``.
+        has_champion: As for ``decide``.
+        attempt: As for ``decide``.
+    """
+    verdict = decide(results, gate, has_champion=has_champion, attempt=attempt)
+    return None if verdict.verdict is Decision.INCONCLUSIVE else _reason(verdict)
 
 
 class EarlyStop:
@@ -98,8 +111,7 @@ class EarlyStop:
             return None
         self._next_look = self._answered + self._every
         lines = [*results, *self._not_asked()]
-        verdict = decide(lines, self._in_question(), has_champion=self._has_champion, attempt=self._attempt)
-        return None if verdict.verdict is Decision.INCONCLUSIVE else _reason(verdict)
+        return why_settled(lines, self._in_question(), has_champion=self._has_champion, attempt=self._attempt)
 
     def _not_asked(self) -> list[CaseResult]:
         return [

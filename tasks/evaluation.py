@@ -23,12 +23,12 @@ from slipway.results import Arm, evidence_digest
 from slipway.results_io import read_results
 from slipway.scoreboard import Scoreboard
 from slipway.services.backends import PublishedAdapter, ServingDeployment, open_backend
-from slipway.services.evaluation_run import Entrant, Stopping, run_evaluation
+from slipway.services.evaluation_run import Entrant, Precedent, Stopping, run_evaluation
 from slipway.services.workspace import open_workspace
 from slipway.suite import Suite
 from slipway.targets import Target
 from tasks.journal import journaled
-from tasks.ledger import attempt_of, trials_of
+from tasks.ledger import attempt_of, same_question, trials_of
 from tasks.options import LOCAL, REMOTE, load_token
 
 __all__ = ["decide_verdict", "evaluate_arms", "recorded_results"]
@@ -112,7 +112,12 @@ async def evaluate_arms(
                 target_name=target_name,
                 store=workspace.answers,
                 path=path,
-                stopping=Stopping(gate=gate, has_champion=champion is not None, attempt=attempt_of(release_id)),
+                stopping=Stopping(
+                    gate=gate,
+                    has_champion=champion is not None,
+                    attempt=attempt_of(release_id),
+                    precedents=await asyncio.to_thread(_precedents, release_id),
+                ),
                 run=run,
                 fresh=fresh,
                 watch=progress.watch,
@@ -148,6 +153,20 @@ async def decide_verdict(results: Path, gate: Gate, *, has_champion: bool, relea
             note.message += f" (Attempt {attempt}, at {100 * verdict.confidence:g} % confidence.)"
         note.data = {"verdict": verdict.verdict, "attempt": attempt, "trials": [asdict(trial) for trial in trials]}
         return verdict
+
+
+def _precedents(release_id: str) -> list[Precedent]:
+    """What the gate has decided on before although not all of it was asked, the last first."""
+    found = []
+    for release in reversed(same_question(release_id)):
+        evaluated = release.finished(Step.EVALUATE)
+        path = recorded_results(release.id, str(evaluated.data.get("results_sha256", ""))) if evaluated else None
+        lines = read_results(path) if path else []
+        evidence = evidence_digest(lines)
+        was_decided_on = any(trial.evidence == evidence for trial in trials_of(release))
+        if was_decided_on and any(line.not_asked for line in lines):
+            found.append(Precedent(results=lines, attempt=attempt_of(release_id, evidence)))
+    return found
 
 
 def recorded_results(release_id: str, digest: str) -> Path | None:

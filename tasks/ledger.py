@@ -38,6 +38,7 @@ __all__ = [
     "current_champion",
     "open_release",
     "plan_rollback",
+    "same_question",
     "trials_of",
 ]
 
@@ -98,6 +99,11 @@ def attempt_of(release_id: str, evidence: str = "") -> int:
         release_id: The release.
         evidence: Digest of what was observed; empty for what is still to be.
     """
+    return attempt_number([trial for release in same_question(release_id) for trial in trials_of(release)], evidence)
+
+
+def same_question(release_id: str) -> list[ReleaseState]:
+    """The releases of the same bytes under the same name on the same suite and target, this one too, oldest first."""
     ledger = open_workspace().ledger
     opened = ledger.release(release_id).opened
     same = [
@@ -105,8 +111,7 @@ def attempt_of(release_id: str, evidence: str = "") -> int:
         for release in ledger.releases(opened.name, opened.target)
         if (release.opened.digest, release.opened.suite_digest) == (opened.digest, opened.suite_digest)
     ]
-    by_age = sorted(same, key=lambda release: release.opened.number)
-    return attempt_number([trial for release in by_age for trial in trials_of(release)], evidence)
+    return sorted(same, key=lambda release: release.opened.number)
 
 
 def trials_of(release: ReleaseState) -> list[Trial]:

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.adapter import Source
-from slipway.answers import CaseKey, Recorded, case_keys, paired_arms, recall
+from slipway.answers import CaseKey, Recorded, case_keys, paired_arms, recall, recall_exactly
 from slipway.checks import Judge, is_judged
 from slipway.concurrency import Limiter
 from slipway.cost import cost_usd
-from slipway.early_stop import EarlyStop, asking_order
+from slipway.early_stop import EarlyStop, asking_order, why_settled
 from slipway.errors import NotFoundError, ProtocolError
 from slipway.evaluation import Answer, Contestant, Cost, evaluate
 from slipway.gate_file import EarlyStop as EarlyStopRule
@@ -39,10 +39,10 @@ from slipway.services.backends import ServingDeployment
 from slipway.services.judge import open_judge
 from slipway.services.line_writer import LineWriter
 from slipway.services.lorax import LoraxClient
-from slipway.suite import Suite
+from slipway.suite import Case, Suite
 from slipway.targets import Target
 
-__all__ = ["Entrant", "Evaluation", "Stopping", "run_evaluation"]
+__all__ = ["Entrant", "Evaluation", "Precedent", "Stopping", "run_evaluation"]
 
 EVENT_SECONDS = 0.1
 """Between two progress events."""
@@ -74,12 +74,29 @@ class Entrant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Precedent:
+    """Results that a verdict was given on before, as that attempt."""
+
+    results: Sequence[CaseResult]
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stopping:
-    """By which rules an evaluation may end early; see ``early_stop.EarlyStop``."""
+    """By which rules an evaluation may end early; see ``early_stop.EarlyStop``.
+
+    Attributes:
+        gate: The rules.
+        has_champion: As for ``decide``.
+        attempt: Which one new answers make.
+        precedents: Earlier evaluations of the same bytes on the same suite that ended early. Where one can be had again
+            as it was, and settles the verdict, nothing is asked: the same evidence is no new attempt.
+    """
 
     gate: Gate
     has_champion: bool
     attempt: int = 1
+    precedents: Sequence[Precedent] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +168,14 @@ async def run_evaluation(
     keys = case_keys(suite.cases, max_new_tokens=target.max_new_tokens, judge=judge_settings)
     known = await asyncio.to_thread(_recall, suite, keys, store, answerers, stopping, run=f"{run}." if fresh else "")
     scoreboard = Scoreboard(entrants, total=len(suite.cases) * len(entrants))
+    settled = await asyncio.to_thread(_settled_before, suite, entrants, known, stopping)
+    if settled is not None:
+        for result in settled:
+            scoreboard.take(result, is_reused=True)
+        watch(scoreboard)
+        if path is not None:
+            await asyncio.to_thread(write_results, path, settled)
+        return Evaluation(results=settled, scoreboard=scoreboard, session=session, server=server)
     taken = [item.result for item in known.values() if item.is_graded]
     for result in taken:
         scoreboard.take(result, is_reused=True)
@@ -270,6 +295,41 @@ def _recall(
     requests = {key.request for key in keys}
     stored = {arm: list(store.read(answerer, requests, run=run)) for arm, answerer in answerers.items()}
     return recall(suite.cases, keys, stored, paired=paired_arms(stopping.gate if stopping else None))
+
+
+def _settled_before(
+    suite: Suite, entrants: Mapping[Arm, Entrant], known: Mapping[tuple[str, Arm], Recorded], stopping: Stopping | None
+) -> tuple[CaseResult, ...] | None:
+    """Find recorded results that have settled a verdict before, and settle this one too; None if there are none."""
+    if stopping is None:
+        return None
+    for precedent in stopping.precedents:
+        chosen = recall_exactly(precedent.results, known)
+        if chosen is None:
+            continue
+        results = tuple(
+            chosen[case.id, arm].result.but(adapter_id=entrant.adapter_id or "")
+            if (case.id, arm) in chosen
+            else _not_asked(case, arm, entrant)
+            for case in suite.cases
+            for arm, entrant in entrants.items()
+        )
+        why = why_settled(results, stopping.gate, has_champion=stopping.has_champion, attempt=precedent.attempt)
+        if why is not None:
+            return tuple(line.but(error=f"not asked: {why}") if line.not_asked else line for line in results)
+    return None
+
+
+def _not_asked(case: Case, arm: Arm, entrant: Entrant) -> CaseResult:
+    return CaseResult(
+        case=case.id,
+        arm=arm,
+        adapter_id=entrant.adapter_id or "",
+        tags=case.tags,
+        group=case.group,
+        error="not asked",
+        not_asked=True,
+    )
 
 
 async def _server_facts(client: LoraxClient) -> dict[str, Json]:

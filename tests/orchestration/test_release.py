@@ -9,8 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slipway.errors import ChampionMovedError, ConfigurationError, DeploymentError
+from slipway.results_io import read_results
+
+ROOT = Path(__file__).parents[2]
 
 STEPS = ["pull", "inspect", "upload", "serve", "prove", "evaluate", "gate", "promote"]
 
@@ -197,6 +201,30 @@ async def test_a_held_candidate_cannot_be_repeated_until_it_passes(run_release, 
     assert "attempt 2" in releases[2].reasons[1]
     assert "decided on before" in steps[1]["gate"].data["message"]
     assert "97.5 % confidence" in steps[2]["gate"].data["message"]
+
+
+async def test_a_release_held_early_and_repeated_is_no_new_attempt(run_release, workspace, tmp_path, write_gate):
+    """Decided as attempt 2, its few answers would not settle the verdict: more would be asked, and that would count."""
+    target = yaml.safe_load((ROOT / "configs" / "targets" / "sandbox.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "sandbox.yaml").write_text(yaml.safe_dump({**target, "max_concurrency": 1}), encoding="utf-8")
+    request = {
+        "target": str(tmp_path / "sandbox.yaml"),
+        "gate": write_gate(min_cases=5, require=[{"metric": "pass_rate", "at_least": 0.9}]),
+    }
+    outcomes = [
+        await ended(await run_release("translate-undertrained", **request), "Held"),
+        await ended(await run_release("translate-undertrained", **request), "Held"),
+        await ended(await run_release("translate-undertrained", fresh=True, **request), "Held"),
+    ]
+    first, again, fresh = (workspace.ledger.release(outcome.release_id).steps for outcome in outcomes)
+    assert "not asked, as the verdict was certain" in first["evaluate"].data["message"]
+    assert again["evaluate"].data["asked"] == 0
+    assert again["evaluate"].data["reused"] == first["evaluate"].data["asked"]
+    assert [steps["gate"].data["attempt"] for steps in (first, again, fresh)] == [1, 1, 2]
+    assert outcomes[1].reasons == outcomes[0].reasons
+    assert "decided on before" in again["gate"].data["message"]
+    lines = [read_results(workspace.release_directory(outcome.release_id) / "results.jsonl") for outcome in outcomes]
+    assert lines[1] == lines[0]
 
 
 async def test_person_is_asked_where_the_gate_says_so(run_release, workspace, prefect_server, write_gate, monkeypatch):

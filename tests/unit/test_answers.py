@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from slipway.answers import StoredAnswer, answer_of, case_keys, paired_arms, recall
+from slipway.answers import StoredAnswer, answer_of, case_keys, paired_arms, recall, recall_exactly
 from slipway.checks import Check, prepare
 from slipway.gate_file import Against, CostRule, Gate, LatencyRule, NonInferiority
 from slipway.judge_settings import JudgeSettings
@@ -201,3 +201,28 @@ def test_variables_count_by_name_and_value_and_not_by_their_order():
     one = replace(case(), vars={"day": date(2026, 1, 2), "name": "a"})
     assert key(one) == key(replace(one, vars={"name": "a", "day": date(2026, 1, 2)}))
     assert key(one).grading != key(replace(one, vars={"day": date(2026, 1, 3), "name": "a"})).grading
+
+
+def test_an_evaluation_is_had_again_exactly_and_nothing_beside_it():
+    cases = [case("a", prompt="one"), case("b", prompt="two")]
+    known = recalled(cases, {Arm.CANDIDATE: [stored(one) for one in cases]})
+    record = [known["a", Arm.CANDIDATE].result, CaseResult(case="b", arm=Arm.CANDIDATE, error="", not_asked=True)]
+    assert recall_exactly(record, known) == {("a", Arm.CANDIDATE): known["a", Arm.CANDIDATE]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"session": "s2"}, {"output": "other"}, {"passed": False}, {"score": 0.5}, {"error": "no answer"}, {"case": "z"}],
+)
+def test_an_evaluation_of_which_one_answer_differs_is_not_had_again(change):
+    one = case("a")
+    known = recalled([one], {Arm.CANDIDATE: [stored(one)]})
+    line = known["a", Arm.CANDIDATE].result
+    assert recall_exactly([line], known) is not None
+    assert recall_exactly([line.but(**change)], known) is None
+
+
+def test_an_evaluation_that_would_be_graded_anew_is_not_had_again():
+    one = case("a")
+    known = recalled([one], {Arm.CANDIDATE: [stored(one, grading="other")]})
+    assert recall_exactly([known["a", Arm.CANDIDATE].result], known) is None

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from slipway.adapter import Source
 from slipway.errors import AuthenticationError, InvalidRequestError, StoreError, UnavailableError
 from slipway.gate_file import Against, Gate, LatencyRule
-from slipway.results import Arm
+from slipway.results import Arm, evidence_digest
 from slipway.results_io import read_results
 from slipway.services.answer_store import AnswerStore
 from slipway.services.backends import ServingDeployment
-from slipway.services.evaluation_run import Entrant, Stopping, run_evaluation
+from slipway.services.evaluation_run import Entrant, Precedent, Stopping, run_evaluation
 from slipway.services.lorax import LoraxClient
 from slipway.suite import load_suite
 from slipway.targets import load_target
@@ -266,6 +267,72 @@ async def test_what_is_private_is_not_in_the_error_that_ends_it(run, stub, files
     assert caught.value.message.endswith("x ***.")
     assert "card" not in repr(caught.value)
     assert not any("card" in result.error for result in read_results(files.out))
+
+
+HALF = Gate(min_cases=5, require=[{"metric": "pass_rate", "at_least": 0.5}], against=Against())
+
+
+@pytest.fixture
+async def held(run, stub, files):
+    """An evaluation of forty cases that ended early, as each of the candidate's answers was wrong."""
+    files.write_suite(40)
+    files.write_target(stub.url, max_concurrency=1)
+    stub.output = lambda prompt: "bad"
+    done = await run(stopping=Stopping(gate=HALF, has_champion=False))
+    assert any(result.not_asked for result in done.results)
+    stub.asked.clear()
+    return done
+
+
+def later(held, **changes):
+    """A late attempt, at which the few answers there are would not do."""
+    settings = {"gate": HALF, "has_champion": False, "attempt": 12}
+    return Stopping(**{**settings, "precedents": [Precedent(results=held.results, attempt=1)], **changes})
+
+
+async def test_what_settled_a_verdict_settles_it_again_and_nothing_is_asked(run, stub, files, held):
+    again = await run(stopping=later(held))
+    assert stub.asked == []
+    assert again.results == held.results
+    assert read_results(files.out) == list(held.results)
+    assert (again.scoreboard.asked, again.scoreboard.done) == (0, 80)
+
+
+async def test_without_it_the_same_answers_would_be_judged_as_a_further_attempt(run, stub, held):
+    again = await run(stopping=later(held, precedents=()))
+    assert stub.asked
+    assert evidence_digest(again.results) != evidence_digest(held.results)
+
+
+async def test_answers_that_others_have_got_meanwhile_are_left_out(run, stub, held):
+    """The base was asked everything for another candidate: that is no news of this one."""
+    other = {Arm.CANDIDATE: replace(CANDIDATE, digest="sha256:other"), Arm.BASE: Entrant()}
+    await run(other)
+    stub.asked.clear()
+    again = await run(stopping=later(held))
+    assert stub.asked == []
+    assert evidence_digest(again.results) == evidence_digest(held.results)
+
+
+async def test_another_gate_may_be_settled_by_the_same_answers_or_not(run, stub, held):
+    higher = HALF.model_copy(update={"require": [HALF.require[0].model_copy(update={"at_least": 0.6})]})
+    again = await run(stopping=later(held, gate=higher))
+    assert stub.asked == []
+    assert "at_least 0.6" in again.results[-1].error
+    lower = HALF.model_copy(update={"require": [HALF.require[0].model_copy(update={"at_least": 0.1})]})
+    await run(stopping=later(held, gate=lower))
+    assert stub.asked
+
+
+async def test_what_was_missing_or_asked_for_anew_is_a_new_look(run, stub, files, held):
+    broken = [held.results[0].but(error="no answer in time."), *held.results[1:]]
+    await run(stopping=later(held, precedents=[Precedent(results=broken, attempt=1)]))
+    assert stub.asked
+    stub.asked.clear()
+    await run(stopping=later(held), fresh=True)
+    assert stub.asked
+    again = await run(stopping=later(held))
+    assert evidence_digest(again.results) != evidence_digest(held.results), "the newest answers count"
 
 
 async def test_costs_add_up_to_the_price_of_the_time(run, stub, files):
