@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
 from slipway.errors import LeaseHeldError
+from slipway.services.leases import Lease
 from slipway.services.ledger_store import Ledger
 
 __all__ = ["exclusively"]
@@ -16,8 +17,8 @@ POLL_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def exclusively(ledger: Ledger, resource: str, *, patience_seconds: float) -> AsyncIterator[None]:
-    """Hold the ledger's lease on a resource for the length of a block.
+async def exclusively(ledger: Ledger, resource: str, *, patience_seconds: float) -> AsyncIterator[Lease]:
+    """Hold the ledger's lease on a resource for the length of a block, and give it.
 
     Two adapters of one base that finish training together are released together: the second must find what the first
     made, and not fail because somebody is at it.
@@ -34,10 +35,10 @@ async def exclusively(ledger: Ledger, resource: str, *, patience_seconds: float)
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(ledger.lease(resource))
+                lease = held.enter_context(ledger.lease(resource))
                 break
             except LeaseHeldError:
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(POLL_SECONDS)
-        yield
+        yield lease

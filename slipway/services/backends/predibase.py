@@ -57,11 +57,11 @@ class PredibaseBackend:
         registry = await self._registry_name()
         uploads = Uploads(self._client, self._ledger, registry)
         resource = f"upload:{registry}:{bundle.digest}"
-        async with exclusively(self._ledger, resource, patience_seconds=PUBLISH_PATIENCE_SECONDS):
+        async with exclusively(self._ledger, resource, patience_seconds=PUBLISH_PATIENCE_SECONDS) as lease:
             version = await uploads.version_of(bundle)
             if version is not None:
                 return PublishedAdapter(adapter_id=version, source=Source.PBASE, reused=True)
-            version = await uploads.upload(bundle, repository=repository, description=description)
+            version = await uploads.upload(bundle, lease, repository=repository, description=description)
             return PublishedAdapter(adapter_id=version, source=Source.PBASE, reused=False)
 
     async def has(self, adapter_id: str) -> bool:

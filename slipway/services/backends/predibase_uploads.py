@@ -17,6 +17,7 @@ from slipway.adapter import Bundle, bundle_digest
 from slipway.errors import ConflictError, InvalidRequestError, NotFoundError, ProtocolError
 from slipway.ledger import UploadStage, UploadState
 from slipway.services.archives import digest_of_archive
+from slipway.services.leases import Lease
 from slipway.services.ledger_store import Ledger
 from slipway.services.predibase import PredibaseClient
 
@@ -54,8 +55,12 @@ class Uploads:
         version = await self._client.get_version(repository, int(tag))
         return version is not None and version.is_usable
 
-    async def upload(self, bundle: Bundle, *, repository: str, description: str) -> str:
-        """Make a new version, and the repository if need be; returns ``repo/tag``."""
+    async def upload(self, bundle: Bundle, lease: Lease, *, repository: str, description: str) -> str:
+        """Make a new version, and the repository if need be; returns ``repo/tag``.
+
+        Raises:
+            LeaseHeldError: The lease ran out on the way: another process may be making the version.
+        """
         attempt = uuid.uuid4().hex
         note: dict[str, Any] = {
             "target": self._registry,
@@ -76,6 +81,7 @@ class Uploads:
                     f"the registry gave no upload address for {file}.", service="Predibase", fix="Check its version."
                 )
             await self._client.put_file(url, bundle.directory / file, slot.required_headers)
+        lease.confirm()  # whoever has it now takes this attempt for abandoned, and makes the version
         self._ledger.record_upload(**note, stage=UploadStage.SENT, upload_token=slot.upload_token, tags_before=tags)
         version = await self._client.finish_upload(slot.upload_token)
         self._ledger.record_upload(**note, stage=UploadStage.COMMITTED, version=version.adapter_id)
