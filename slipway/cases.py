@@ -137,10 +137,10 @@ class Suite:
         lacking = sum(1 for case in self.cases for _ in _unsupported(case))
         return 1 - lacking / total if total else 1.0
 
-    def sample_prompts(self, count: int = SAMPLE_PROMPTS) -> tuple[str, ...]:
+    def sample_prompts(self) -> tuple[str, ...]:
         """Give the first different prompts as text; of a conversation its last message."""
         texts = (case.prompt if isinstance(case.prompt, str) else case.prompt[-1]["content"] for case in self.cases)
-        return tuple(itertools.islice(dict.fromkeys(text for text in texts if text.strip()), count))
+        return tuple(itertools.islice(dict.fromkeys(text for text in texts if text.strip()), SAMPLE_PROMPTS))
 
 
 def named_uniquely(cases: Sequence[Case], mask: Callable[[str], str] | None = None) -> tuple[Case, ...]:

@@ -82,9 +82,9 @@ def difference_interval(
         return None
 
 
-def compare_arms(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | None = None) -> PairSummary | None:
-    """Compare the candidate with ``arm`` on the cases with ``tag``, or all; None where no case was answered by both."""
-    passes = paired_values(evidence, arm, Metric.PASS_RATE, tag=tag)
+def compare_arms(evidence: Evidence, arm: Arm, confidence: float) -> PairSummary | None:
+    """Compare the candidate with ``arm``; None where no case was answered by both."""
+    passes = paired_values(evidence, arm, Metric.PASS_RATE)
     if not passes:
         return None
     outcomes = [(ours, theirs) for _, ours, theirs in passes]
@@ -93,7 +93,7 @@ def compare_arms(evidence: Evidence, arm: Arm, confidence: float, *, tag: str | 
         gained=outcomes.count((1.0, 0.0)),
         lost=outcomes.count((0.0, 1.0)),
         both_fail=outcomes.count((0.0, 0.0)),
-        difference=_difference(evidence, paired_values(evidence, arm, Metric.SCORE, tag=tag), confidence),
+        difference=_difference(evidence, paired_values(evidence, arm, Metric.SCORE), confidence),
         pass_difference=_difference(evidence, passes, confidence),
     )
 

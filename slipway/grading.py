@@ -43,10 +43,8 @@ async def grade_answer(case: Case, subject: Subject, judge: Judge | None) -> Gra
         return Grade(passed=None, score=None, error=f"the judge did not answer: {error}")
 
 
-def grade_outputs(
-    suite: Suite, path: Path | str, *, arm: Arm = Arm.CANDIDATE, redact: Redact | None = None
-) -> list[CaseResult]:
-    """Grade a file of recorded outputs, one result for each case in the suite's order; asks no judge.
+def grade_outputs(suite: Suite, path: Path | str, *, redact: Redact | None = None) -> list[CaseResult]:
+    """Grade a file of recorded outputs of the candidate, one result for each case in the suite's order; asks no judge.
 
     A case without a recorded output is missing, not failed.
 
@@ -54,7 +52,6 @@ def grade_outputs(
         suite: Expanded, without a judge; ``test`` of an output is the 0-based index of its case.
         path: JSONL, one ``{"test": 0, "output": "..", "latency_ms": 12.0}`` a line, in any order; see
             ``RecordedOutput`` for what more it may tell.
-        arm: Under which arm to record the results.
         redact: Applied to outputs, reasons and errors, after grading; None leaves them.
 
     Raises:
@@ -64,16 +61,16 @@ def grade_outputs(
     results = []
     for case, recorded in _paired(suite, path):
         if recorded is None:
-            results.append(recorder.missing(case, arm, "", NOTHING_RECORDED))
+            results.append(recorder.missing(case, Arm.CANDIDATE, "", NOTHING_RECORDED))
         else:
             answer = _answer(recorded)
             verdict = grade_case(case, subject_of(case, answer, recorded.cost_usd))
-            results.append(recorder.graded(case, arm, "", answer, verdict, recorded.cost_usd, ""))
+            results.append(recorder.graded(case, Arm.CANDIDATE, "", answer, verdict, recorded.cost_usd, ""))
     return results
 
 
 async def judge_outputs(
-    suite: Suite, path: Path | str, judge: Judge, *, arm: Arm = Arm.CANDIDATE, redact: Redact | None = None
+    suite: Suite, path: Path | str, judge: Judge, *, redact: Redact | None = None
 ) -> list[CaseResult]:
     """Do as ``grade_outputs``, and ask the judge for the checks that need it, several answers at once."""
     recorder = Recorder(redact=redact)
@@ -81,11 +78,11 @@ async def judge_outputs(
 
     async def result_of(case: Case, recorded: RecordedOutput | None) -> CaseResult:
         if recorded is None:
-            return recorder.missing(case, arm, "", NOTHING_RECORDED)
+            return recorder.missing(case, Arm.CANDIDATE, "", NOTHING_RECORDED)
         answer = _answer(recorded)
         async with free:
             verdict = await grade_answer(case, subject_of(case, answer, recorded.cost_usd), judge)
-        return recorder.graded(case, arm, "", answer, verdict, recorded.cost_usd, "")
+        return recorder.graded(case, Arm.CANDIDATE, "", answer, verdict, recorded.cost_usd, "")
 
     return list(await asyncio.gather(*(result_of(*pair) for pair in _paired(suite, path))))
 

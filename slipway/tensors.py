@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -125,11 +124,6 @@ class Header:
     metadata: Mapping[str, str]
     data_start: int
     file_size_bytes: int
-
-    @cached_property
-    def by_name(self) -> Mapping[str, Tensor]:
-        """Tensors by name."""
-        return {tensor.name: tensor for tensor in self.tensors}
 
 
 def read_header(path: Path) -> Header | HeaderProblem:

@@ -75,14 +75,13 @@ class Proof:
         )
 
 
-def prove(original: Modules, fitted: Modules, *, seed: int, vectors: int = VECTORS) -> Proof:
+def prove(original: Modules, fitted: Modules, *, seed: int) -> Proof:
     """Compare two adapters module by module.
 
     Args:
         original: As PEFT reads the original.
         fitted: As read back.
         seed: Makes the proof repeatable.
-        vectors: Random vectors per module.
     """
     failures = [f"{path} is missing" for path in original if path not in fitted]
     added = {path: module for path, module in fitted.items() if path not in original}
@@ -100,7 +99,7 @@ def prove(original: Modules, fitted: Modules, *, seed: int, vectors: int = VECTO
         if before.a.shape[1] != after.a.shape[1] or before.b.shape[0] != after.b.shape[0]:
             failures.append(f"{path} changed its size")
             continue
-        inputs = generator.standard_normal((before.a.shape[1], vectors))
+        inputs = generator.standard_normal((before.a.shape[1], VECTORS))
         error, share = _compare(before, after, inputs)
         exact += not _rounding(before, after).any_rounding
         largest_error, largest_share = max(largest_error, error), max(largest_share, share)
@@ -109,7 +108,7 @@ def prove(original: Modules, fitted: Modules, *, seed: int, vectors: int = VECTO
     return Proof(
         modules=len(original),
         zero_modules=len(added),
-        vectors=vectors,
+        vectors=VECTORS,
         seed=seed,
         exact_modules=exact,
         largest_error=largest_error,

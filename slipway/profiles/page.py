@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from slipway.profiles import PROFILES
@@ -24,9 +24,9 @@ This page is written by `python -m slipway.profiles.page`.
 """
 
 
-def render_rules(profiles: Iterable[ServerProfile] = tuple(PROFILES.values())) -> str:
+def render_rules() -> str:
     """Give the page as Markdown."""
-    return "\n".join((_INTRODUCTION, *(line for profile in profiles for line in _section(profile)))) + "\n"
+    return "\n".join((_INTRODUCTION, *(line for profile in PROFILES.values() for line in _section(profile)))) + "\n"
 
 
 def _section(profile: ServerProfile) -> Iterator[str]:

@@ -204,13 +204,12 @@ def _reason(error: Exception) -> str:
     return text[0] if text and text[0] else type(error).__name__
 
 
-def error_of_status(response: httpx.Response, service: Service, *, now: datetime | None = None) -> SlipwayError:
+def error_of_status(response: httpx.Response, service: Service) -> SlipwayError:
     """Say what a reply that is no success means. The body must have been read.
 
     Args:
         response: With a status of 300 or more.
         service: Who answered.
-        now: For a Retry-After given as a date; by default the present.
     """
     status = response.status_code
     said, error_type = _said(response, service)
@@ -219,7 +218,7 @@ def error_of_status(response: httpx.Response, service: Service, *, now: datetime
     message = f"{message}: {said}" if said else message
     message += "" if message.endswith((".", "!", "?")) else "."
     kind, fix = _kind_and_fix(status, service)
-    wait = retry_after_seconds(response.headers, now=now)
+    wait = retry_after_seconds(response.headers)
     if kind is RateLimitedError and wait is not None:
         fix = f"Run this again in {math.ceil(wait)} s, or lower the number of concurrent requests."
     error = kind(message, service=service.name, url=address, status_code=status, error_type=error_type, fix=fix)

@@ -33,9 +33,7 @@ class Ledger(RecordsUploads, RecordsDeployments, RecordsReleases, RecordsPromoti
         LedgerError: From every method, when the database cannot be opened, read or written.
     """
 
-    def lease(
-        self, resource: str, holder: str = "", *, ttl_seconds: float = DEFAULT_TTL_SECONDS
-    ) -> AbstractContextManager[Lease]:
+    def lease(self, resource: str, *, ttl_seconds: float = DEFAULT_TTL_SECONDS) -> AbstractContextManager[Lease]:
         """Hold the lease on a piece of work for the length of a ``with`` block; renewed by a thread meanwhile.
 
         A lease whose holder is a dead process of this host is taken over at once; one from another host when it has run
@@ -43,12 +41,9 @@ class Ledger(RecordsUploads, RecordsDeployments, RecordsReleases, RecordsPromoti
 
         Args:
             resource: The work, such as ``upload:predibase:sha256:...``.
-            holder: ``host:pid:starttime``; by default this process.
             ttl_seconds: How long it outlives a holder that cannot renew it.
 
         Raises:
             LeaseHeldError: On entering, when another live holder has it.
         """
-        return hold_lease(
-            self._engine, resource, holder or process_holder(), clock=self._clock, ttl_seconds=ttl_seconds
-        )
+        return hold_lease(self._engine, resource, process_holder(), clock=self._clock, ttl_seconds=ttl_seconds)

@@ -28,7 +28,6 @@ from slipway.services.lorax_models import (
     GenerationParameters,
     ReplyHeaders,
     ServerFacts,
-    TokenizedPiece,
 )
 from slipway.services.lorax_replies import LoraxReplies
 from slipway.services.lorax_requests import LoraxRequests
@@ -41,7 +40,6 @@ __all__ = [
     "LoraxClient",
     "ReplyHeaders",
     "ServerFacts",
-    "TokenizedPiece",
 ]
 
 LORAX = Service(
@@ -186,11 +184,6 @@ class LoraxClient:
     async def info(self) -> ServerFacts:
         """Read the server's static settings."""
         return self._replies.parsed(ServerFacts, await self._send("GET", "/info"), self._whole("/info"))
-
-    async def tokenize(self, text: str, *, add_special_tokens: bool = True) -> tuple[TokenizedPiece, ...]:
-        """Split a text as the base model's tokenizer does."""
-        body = self._requests.encoded({"inputs": text, "add_special_tokens": add_special_tokens})
-        return self._replies.pieces(await self._send("POST", "/tokenize", body), self._whole("/tokenize"))
 
     async def reference_logprobs(
         self, route: str, *, adapter_id: str | None, adapter_source: Source | None, input_ids: Sequence[int]

@@ -19,7 +19,6 @@ __all__ = [
     "Reply",
     "ReplyHeaders",
     "ServerFacts",
-    "TokenizedPiece",
 ]
 
 
@@ -165,15 +164,6 @@ class ServerFacts(Reply):
     max_best_of: int | None = None
     max_stop_sequences: int | None = None
     version: str = ""
-
-
-class TokenizedPiece(Reply):
-    """One token of a text: id, vocabulary piece, and its characters as start and stop."""
-
-    id: int
-    text: str
-    start: int
-    stop: int
 
 
 def _number(text: str | None) -> float | None:

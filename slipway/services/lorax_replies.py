@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from slipway.errors import ProtocolError
 from slipway.services.http import Service, json_body
 from slipway.services.http_errors import bare_url, quoted
-from slipway.services.lorax_models import FinishReason, Generation, Reply, ReplyHeaders, TokenizedPiece
+from slipway.services.lorax_models import FinishReason, Generation, Reply, ReplyHeaders
 from slipway.services.lorax_types import brief_response, first_error, lorax_modules
 from slipway.services.wire_connection import RawReply
 
@@ -119,13 +119,6 @@ class LoraxReplies:
             url=bare_url(url),
             fix="Check that nothing in front of the server mixes up requests or replies.",
         )
-
-    def pieces(self, reply: RawReply, url: str) -> tuple[TokenizedPiece, ...]:
-        """Read the reply of ``/tokenize``."""
-        body = self._body(reply, url)
-        if not isinstance(body, list):
-            raise self._unexpected(reply, url, "it is no list")
-        return tuple(self._validated(TokenizedPiece, item, reply, url) for item in body)
 
     def reference(self, reply: RawReply, url: str, *, input_ids: Sequence[int]) -> tuple[float, ...]:
         """Read log probabilities, one less than there are ids."""
