@@ -22,6 +22,8 @@ LINE_SECONDS = 10.0
 BAR_WIDTH = 32
 SCALE_WIDTH = 32
 """Characters that stand for pass rates from 0 to 100 %."""
+LEAST_WIDTH = 8
+"""Of bar and scale: a narrow terminal shows shorter ones, and none rather than shorter than this."""
 
 
 @contextmanager
@@ -36,7 +38,12 @@ def showing_evaluation(console: Console) -> Iterator[None]:
     panel = _Panel()
     # It redraws in a thread of its own, so that drawing is in nobody's latency.
     with (
-        Live(console=console, get_renderable=panel.render, refresh_per_second=REFRESHES_PER_SECOND, transient=True),
+        Live(
+            console=console,
+            get_renderable=lambda: panel.render(console.width),
+            refresh_per_second=REFRESHES_PER_SECOND,
+            transient=True,
+        ),
         listening(panel.listen),
     ):
         yield
@@ -72,45 +79,55 @@ class _Panel:
         if event.step == Step.EVALUATE and event.kind is Kind.ADVANCED:
             self._event = event
 
-    def render(self) -> RenderableType:
-        """Draw."""
+    def render(self, width: int) -> RenderableType:
+        """Draw, on so many columns."""
         event = self._event
         if event is None:
             return Text("  evaluate  ...", style="dim")
-        lines = [_bar(event)]
-        return Group(*lines, _standings(event.scoreboard)) if event.scoreboard is not None else Group(*lines)
+        lines = [_bar(event, width)]
+        return Group(*lines, _standings(event.scoreboard, width)) if event.scoreboard is not None else Group(*lines)
 
 
-def _bar(event: ProgressEvent) -> Text:
+def _bar(event: ProgressEvent, width: int) -> Text:
     share = event.done / event.total if event.total else 1.0
-    full = round(share * BAR_WIDTH)
-    line = Text("  evaluate  ")
-    line.append("━" * full, style="green")
-    line.append("━" * (BAR_WIDTH - full), style="dim")
-    line.append(f"  {event.done}/{event.total}")
     reused = event.scoreboard.reused if event.scoreboard is not None else 0
-    line.append(
-        f"  {event.in_flight} in flight, {event.per_second:.0f}/s" + (f", {reused} reused" if reused else ""),
-        style="dim",
-    )
+    counts = f"{event.done}/{event.total}"
+    load = f"  {event.in_flight} in flight, {event.per_second:.0f}/s" + (f", {reused} reused" if reused else "")
+    line = Text("  evaluate  ")
+    room = _room(width - len(line) - len(f"  {counts}{load}"), BAR_WIDTH)
+    if room:
+        full = round(share * room)
+        line.append("━" * full, style="green")
+        line.append("━" * (room - full), style="dim")
+        line.append("  ")
+    line.append(counts)
+    line.append(load, style="dim")
     return line
 
 
-def _standings(board: Scoreboard) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for _ in range(4):
-        table.add_column()
-    for arm, standing in board.standings.items():
-        table.add_row(f"  {arm:<9}", _scale(standing), standing.describe(), f"{standing.passed}/{standing.answered}")
+def _standings(board: Scoreboard, width: int) -> Table:
+    names = [f"  {arm:<9}  " for arm in board.standings]
+    rates = [f"{standing.describe()}  " for standing in board.standings.values()]
+    counts = [f"{standing.passed}/{standing.answered}" for standing in board.standings.values()]
+    used = sum(max(map(len, column)) for column in (names, rates, counts))
+    room = _room(width - used - 2, SCALE_WIDTH)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=0)
+    for name, rate, count, standing in zip(names, rates, counts, board.standings.values(), strict=True):
+        scale = [_scale(standing, room).append("  ")] if room else []
+        table.add_row(name, *scale, rate, count)
     return table
 
 
-def _scale(standing: Standing) -> Text:
+def _room(columns: int, most: int) -> int:
+    return 0 if columns < LEAST_WIDTH else min(columns, most)
+
+
+def _scale(standing: Standing, width: int) -> Text:
     """The interval of the pass rate on a line from 0 to 100 %, the rate itself marked."""
     bounds, rate = standing.bounds(), standing.rate
     line = Text()
-    for place in range(SCALE_WIDTH):
-        low, high = place / SCALE_WIDTH, (place + 1) / SCALE_WIDTH
+    for place in range(width):
+        low, high = place / width, (place + 1) / width
         if bounds is None or rate is None:
             line.append("·", style="dim")
         elif low <= rate < high or (high == 1.0 and rate == 1.0):
