@@ -42,7 +42,9 @@ def history(
 
 
 def _row(entry: Entry) -> tuple[str | Text, ...]:
-    colour = {"promoted": "green", "rolled back": "yellow", "open": "cyan"}.get(entry.outcome, "red")
+    colour = {"promoted": "green", "rolled back": "yellow", "inconclusive": "yellow", "open": "cyan"}.get(
+        entry.outcome, "red"
+    )
     return (
         f"{entry.at:%Y-%m-%d %H:%M:%S}",
         entry.release_id,

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -34,6 +36,9 @@ __all__ = [
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
+COLUMN_GAP = "  "
+SENTENCE_WIDTH = 40
+"""Columns below which sentences are torn to pieces."""
 PIPED_WIDTH = 160
 """Columns of a table that no terminal shows: wide enough that ids are not cut."""
 
@@ -54,17 +59,42 @@ def print_json(document: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, empty: str) -> None:
-    """Print a table, or the sentence ``empty`` when there are no rows. Text is printed as it is, brackets too."""
+    """Print a table, or the sentence ``empty`` when there are no rows. Text is printed as it is, brackets too.
+
+    Where a last column of sentences has no room beside the others, each stands below its row.
+    """
     console = stdout()
     if not rows:
         console.print(empty, markup=False, soft_wrap=True)
         return
+    cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
+    widths = [
+        max(map(cell_len, (name, *map(str, column))))
+        for name, column in zip(columns, zip(*cells, strict=True), strict=True)
+    ]
+    if widths[-1] > SENTENCE_WIDTH > console.width - sum(widths[:-1]) - len(COLUMN_GAP) * len(widths):
+        _print_with_sentences(console, columns, cells, widths)
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
+
+
+def _print_with_sentences(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]], widths: Sequence[int]
+) -> None:
+    heads = [Text(name, "bold") for name in columns[:-1]]
+    for *cells, sentence in ([*heads, Text()], *rows):
+        for cell, width in zip(cells, widths, strict=False):
+            cell.pad_right(width - cell.cell_len)
+        line = Text(COLUMN_GAP).join(cells)
+        line.rstrip()
+        console.print(line)
+        if sentence:
+            console.print(Padding(sentence, (0, 0, 0, 2 * len(COLUMN_GAP))))
 
 
 def printable(text: str) -> str:

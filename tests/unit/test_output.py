@@ -11,6 +11,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.text import Text
 
 from slipway.cli.output import ago, fail, print_table, printable, require_writable, write_text
 from slipway.cli.prefect_session import ENVIRONMENT, prefect_session
@@ -105,6 +106,19 @@ def test_table_cells_are_text_and_no_markup(capsys):
     assert "\x1b" not in printed
     print_table(("a",), [], empty="[nothing]")
     assert capsys.readouterr().out == "[nothing]\n"
+
+
+SENTENCE = "a sentence of more columns than it would have beside the others"
+
+
+@pytest.mark.parametrize(("width", "beside"), [(160 - len(SENTENCE) - 2, True), (115, True), (117, False)])
+def test_sentences_stand_below_their_rows_where_they_have_no_room(capsys, width, beside):
+    """A table that folds them into a dozen letters is ten lines high for each row."""
+    print_table(("id", "why"), [("x" * width, SENTENCE), ("[y]", Text(SENTENCE, "red"))], empty="none")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == (["id", "why"] if beside else ["id"])
+    assert (f"    {SENTENCE}" in [line.rstrip() for line in printed]) is not beside
+    assert sum("[y]" in line for line in printed) == 1
 
 
 def test_places_that_can_be_written_are_accepted_and_not_touched(tmp_path):
