@@ -47,6 +47,7 @@ DISCORDANCE = 0.1
 _RATIO_QUANTILES = {"p50": 0.5, "p95": 0.95}
 _HALVINGS = 30
 _MOST_GROUPS = 10_000
+_FORMULA_ABOVE_N = 1_000  # above it formula and exact test agree in the margin's third digit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,9 +218,10 @@ def _of_comparison(rule: NonInferiority | Superiority, extent: Extent, gate: Gat
         )
         return DesignNote(rule=rule.name, n=n, detectable=detectable, margin=margin, sentence=sentence)
     power = passes(0.0)
+    smallest = _smallest_margin(n, gate.confidence)
     sentence = (
         f"{rule.name}: with {_cases(n)} a candidate as good as the champion, that answers a tenth of them differently, "
-        f"passes with {power:.0%} probability. The smallest margin that {_cases(n)} show well is {detectable:.3f}."
+        f"passes with {power:.0%} probability. The smallest margin that {_cases(n)} show well is {smallest:.3f}."
     )
     return DesignNote(rule=rule.name, n=n, detectable=detectable, margin=margin, power=power, sentence=sentence)
 
@@ -312,6 +314,23 @@ def _chance_to_pass(n: int, limit: float, confidence: float) -> Callable[[float]
         return region.probability((discordant + difference) / 2, (discordant - difference) / 2)
 
     return chance
+
+
+def _smallest_margin(n: int, confidence: float) -> float:
+    """Find, to 0.001, from which margin on a candidate as good as the champion passes in four runs of five."""
+    from scipy.special import ndtri  # noqa: PLC0415  # as above
+
+    tail = (1 - confidence) / 2
+    by_formula = float(ndtri(1 - tail) + ndtri(POWER)) * math.sqrt(DISCORDANCE / n)
+    if n > _FORMULA_ABOVE_N:
+        return by_formula
+
+    def is_shown(thousandths: int) -> bool:
+        region = rejection_region(n, -thousandths / 1000, tail)
+        return region.probability(DISCORDANCE / 2, DISCORDANCE / 2) >= POWER
+
+    start = max(1, math.floor(900 * by_formula))  # the exact test asks for more, never for so much less
+    return (smallest_decisive_n(is_shown, start=start, most=999) or 1000) / 1000
 
 
 def _variance(difference: float) -> float:

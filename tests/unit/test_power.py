@@ -50,7 +50,13 @@ def results(arm, outcomes):
 
 
 FLOOR = gate(require=[{"metric": "pass_rate", "at_least": 0.9}])
-MARGIN = gate(against={"champion": {"metric": "pass_rate", "margin": 0.05}})
+
+
+def against_champion(margin):
+    return gate(against={"champion": {"metric": "pass_rate", "margin": margin}})
+
+
+MARGIN = against_champion(0.05)
 
 
 @pytest.mark.parametrize(("n", "is_blind"), [(35, True), (36, False)])
@@ -120,15 +126,27 @@ def test_power_at_a_margin_is_the_share_of_runs_that_pass():
         passed += refutes(gains, losses, 200, -0.05, 0.025)
     assert made.power == pytest.approx(passed / 3000, abs=0.03)
     assert made.power < 0.8
-    assert f"smallest margin that 200 cases show well is {made.detectable:.3f}" in made.sentence
+
+
+@pytest.mark.parametrize(("n", "margin"), [(50, 0.1), (120, 0.05), (120, 0.1), (200, 0.03), (900, 0.05)])
+def test_smallest_margin_is_the_one_under_which_four_of_five_as_good_pass(n, margin):
+    """Whatever the gate's own margin is."""
+    made = note(n, against_champion(margin))
+    shown = float(made.sentence.rpartition(" ")[2].rstrip("."))
+    assert note(n, against_champion(shown)).power >= 0.8
+    assert note(n, against_champion(shown - 0.001)).power < 0.8
 
 
 def test_detectable_difference_agrees_with_the_formula():
     """(1.96 + 0.84) sqrt(w2 / n), which is about right for the exact test as well."""
     made = note(1000, MARGIN)
     assert made.detectable == pytest.approx(2.8 * math.sqrt(0.1 / 1000), rel=0.06)
-    assert f"smallest margin that 1000 cases show well is {made.detectable:.3f}" in made.sentence
     assert made.power > 0.99
+
+
+def test_smallest_margin_of_thousands_goes_by_the_formula():
+    exact, formula = (note(n, MARGIN).sentence.rpartition(" ")[2] for n in (1000, 1001))
+    assert (exact, formula) == ("0.029.", "0.028.")
 
 
 def test_detectable_gain_over_the_base():
