@@ -233,6 +233,13 @@ async def test_context_faithfulness(supported, passed):
     assert (graded.passed, graded.score) == (passed, len(supported) / 10)
 
 
+async def test_a_blank_answer_is_faithful_to_nothing_and_asks_nobody():
+    variables = {"query": "Where?", "context": "Paris is the capital."}
+    judge = ScriptedJudge()
+    graded = await apply(judge, "context-faithfulness", output=" \n", variables=variables)
+    assert (graded.passed, graded.score, judge.asked) == (False, 0.0, [])
+
+
 async def test_an_answer_without_claims_is_neither_faithful_nor_not():
     with pytest.raises(InapplicableCheckError, match="no claim"):
         await apply(ScriptedJudge({"claims": []}), "context-faithfulness", variables={"query": "q", "context": "c"})
@@ -263,17 +270,28 @@ async def test_similar(kind, threshold, cosine, expected):
     assert (graded.passed, graded.score) == (expected[0], pytest.approx(expected[1]))
 
 
-@pytest.mark.parametrize(("kind", "passed"), [("similar", True), ("not-similar", False)])
-async def test_of_several_texts_the_nearest_counts(kind, passed):
+@pytest.mark.parametrize(
+    ("metric", "threshold"), [("similar", 0.75), ("similar:dot", 0.75), ("similar:euclidean", 0.5)]
+)
+@pytest.mark.parametrize("texts", [["far", "near"], ["near", "far"]])
+async def test_of_several_texts_the_nearest_counts(metric, threshold, texts):
     """``not-similar`` to a list means similar to none of it."""
-    vectors = {"It is Paris.": at(0), "far": at(90), "near": at(10)}
-    assert (await apply(ScriptedJudge(vectors=vectors), kind, ["far", "near"])).passed is passed
+    judge = ScriptedJudge(vectors={"It is Paris.": at(0), "far": at(90), "near": at(10)})
+    assert (await apply(judge, metric, texts, threshold=threshold)).passed is True
+    assert (await apply(judge, f"not-{metric}", texts, threshold=threshold)).passed is False
 
 
 @pytest.mark.parametrize(("distance", "expected"), [(3.0, (True, 0.25)), (3.01, (False, 1 / 4.01))])
 async def test_euclidean_distance_has_a_highest(distance, expected):
     vectors = {"It is Paris.": (0.0, 0.0), "Paris": (0.0, distance)}
     graded = await apply(ScriptedJudge(vectors=vectors), "similar:euclidean", "Paris", threshold=3)
+    assert (graded.passed, graded.score) == (expected[0], pytest.approx(expected[1]))
+
+
+@pytest.mark.parametrize(("distance", "expected"), [(3.0, (True, 0.75)), (2.99, (False, 1 - 1 / 3.99))])
+async def test_not_euclidean_distance_has_a_least(distance, expected):
+    vectors = {"It is Paris.": (0.0, 0.0), "Paris": (0.0, distance)}
+    graded = await apply(ScriptedJudge(vectors=vectors), "not-similar:euclidean", "Paris", threshold=3)
     assert (graded.passed, graded.score) == (expected[0], pytest.approx(expected[1]))
 
 

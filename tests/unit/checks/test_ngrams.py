@@ -80,11 +80,15 @@ def test_scores_are_in_range_and_1_for_the_same_words(candidate, reference):
     [
         ("rouge-n", "a b c d", "a b c x", None, True),  # 0.75
         ("rouge-n", "a b c d", "a b c x", 0.76, False),
+        ("rouge-n", "a b c d e f g", "a b c d e x y", None, False),  # 0.71
         ("bleu", CAT, CAT, None, True),
         ("bleu", CAT, "the cat", None, False),
         ("bleu", ["no", CAT], CAT, 0.99, True),
+        ("bleu", "a b c d e f", "a b c d x y", None, True),  # 0.51
+        ("bleu", "a b c d e f g h i j k l m n o", "a b c d e f g h x x x x x x x", None, False),  # 0.48
         ("gleu", "a b c", "a b", None, True),  # 0.5
         ("gleu", "a b c", "a b", 0.51, False),
+        ("gleu", "a b c d e f g h i j k l m n o", "a b c d e f g h x x x x x x x", None, False),  # 0.48
     ],
 )
 def test_similarity_passes_from_its_threshold_on(graded, kind, value, output, threshold, expected):

@@ -86,6 +86,7 @@ def test_aliases_of_yaml_are_not_followed():
         ("is-xml", None, '<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>', False),
         ("is-xml", {"requiredElements": ["a.b", "a.c.d"]}, "<a><b/><c/><c><d/></c></a>", True),
         ("is-xml", {"requiredElements": ["a.b.d"]}, "<a><b/><d/></a>", False),
+        ("is-xml", {"requiredElements": ["a.b"]}, "<a>b<c/></a>", False),
         ("is-xml", {"requiredElements": ["b"]}, "<a><b/></a>", False),
         ("is-xml", "a.b, a", '<a xmlns="urn:x"><b/></a>', True),
         ("contains-xml", None, "Here: <a><b>1</b></a> done", True),
