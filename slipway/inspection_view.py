@@ -10,6 +10,7 @@ from rich.text import Text
 
 from slipway.findings import Finding, InspectionVerdict, Prediction, Severity
 from slipway.inspection import Inspection
+from slipway.wording import counted
 
 __all__ = ["print_inspection"]
 
@@ -56,7 +57,7 @@ def _facts(inspection: Inspection) -> list[tuple[str, str]]:
     return [
         ("adapter", _printable(bundle.uri)),
         ("digest", bundle.digest),
-        ("size", f"{bundle.size_bytes:,} bytes in {len(bundle.files)} files"),
+        ("size", f"{bundle.size_bytes:,} bytes in {counted(len(bundle.files), 'file')}"),
         ("base model", _printable(facts.base_model) or "not named"),
         ("method", _printable(facts.peft_type) or "not named"),
         ("rank", rank),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from slipway.results import Arm, CaseResult
 from slipway.statistics import clopper_pearson
+from slipway.wording import counted
 
 __all__ = ["Scoreboard", "Standing"]
 
@@ -100,6 +101,6 @@ class Scoreboard:
             missing = f" ({standing.missing} missing)" if standing.missing else ""
             parts.append(f"{arm} {standing.passed}/{standing.answered}{missing}")
         not_asked = sum(standing.not_asked for standing in self.standings.values())
-        extra = [f"{self.reused} answers reused"] if self.reused else []
+        extra = [f"{counted(self.reused, 'answer')} reused"] if self.reused else []
         extra += [f"{not_asked} not asked, as the verdict was certain"] if not_asked else []
         return "; ".join([", ".join(parts), *extra])

@@ -24,6 +24,7 @@ from slipway.home import resolve_home
 from slipway.services.workspace import open_workspace
 from slipway.suite import load_suite
 from slipway.targets import load_target
+from slipway.wording import counted
 
 __all__ = ["doctor"]
 
@@ -151,7 +152,7 @@ def _configs() -> list[Check]:
                 load(path)
             except SlipwayError as error:
                 checks.append(Check(subject=str(kind), state="problem", message=error.message, fix=error.fix))
-    return [*checks, Check(subject="configs", state="ok", message=f"{count} files read in {directory}")]
+    return [*checks, Check(subject="configs", state="ok", message=f"{counted(count, 'file')} read in {directory}")]
 
 
 def _prefect() -> Check:
@@ -184,7 +185,7 @@ def _ledger() -> list[Check]:
     except SlipwayError as error:
         return [Check(subject="ledger", state="problem", message=error.message, fix=error.fix)]
     open_releases = {release.id for release in releases if release.is_open}
-    checks = [Check(subject="ledger", state="ok", message=f"{ledger.address} ({len(releases)} releases)")]
+    checks = [Check(subject="ledger", state="ok", message=f"{ledger.address} ({counted(len(releases), 'release')})")]
     checks += [
         Check(
             subject="deployment",

@@ -41,7 +41,7 @@ def test_a_rate_comes_with_its_exact_interval(board):
 
 def test_the_end_is_one_line(board):
     assert board.summary() == (
-        "candidate 3/4 (1 missing), base 0/1; 1 answers reused; 1 not asked, as the verdict was certain"
+        "candidate 3/4 (1 missing), base 0/1; 1 answer reused; 1 not asked, as the verdict was certain"
     )
 
 
