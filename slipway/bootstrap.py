@@ -28,6 +28,7 @@ __all__ = [
     "BOOTSTRAP_DRAWS",
     "BOOTSTRAP_MIN_N",
     "BOOTSTRAP_SEED",
+    "NO_BOUNDS",
     "RESAMPLED_MAX_N",
     "TooFewGroupsError",
     "bootstrap_mean",
@@ -48,11 +49,14 @@ BCA_MIN_N = 30
 RESAMPLED_MAX_N = 5_000
 """Above it a mean's bootstrap agrees with its second-order normal theory to within the draws' own noise, and takes
 seconds."""
+NO_BOUNDS = "no bounds, since so high a confidence takes more draws than there is time for"
+"""The method of an interval that is infinitely wide: a rule that takes it stays open."""
 BATCH_VALUES = 4_000_000
 """Resampled values held at once: 32 MB for each array."""
 
 _DRAWN_VALUES = 10_000_000  # resampled in one interval; above 1,000 values the draws get fewer
 _DRAWS_BEYOND = 25  # draws beyond each bound, at the least
+_MOST_DRAWS = 500_000  # a tenth attempt would need more: seconds become minutes, and hours
 _NEAR = 8.0  # standard deviations that a resample's quantile may move; beyond lie 1e-15 of the draws
 _FLIP_DRAWS = 10_000
 _FLIP_EXACT_N = 12  # 4096 sign patterns are quicker listed than drawn
@@ -183,9 +187,11 @@ def bootstrap_quantile_ratio(
     place = max(0, math.ceil(q * n - 1e-9) - 1)
     places = ((n - 1) // 2, n // 2) if q == 0.5 else (place, place)  # the median of an even number lies between two
     top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    above, below = (float(np.sort(values)[list(places)].mean()) for values in (top, bottom))
+    if not draws:
+        return Interval(estimate=above / below, low=-math.inf, high=math.inf, n=n, method=NO_BOUNDS)
     ratios = _ratios_of_quantiles(top, bottom, places, draws, seed)
     low, high = (float(bound) for bound in np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2]))
-    above, below = (float(np.sort(values)[list(places)].mean()) for values in (top, bottom))
     method = f"percentile bootstrap, {draws} draws, seed {seed}"
     return Interval(estimate=above / below, low=low, high=high, n=n, method=method)
 
@@ -306,8 +312,13 @@ def _normal(top: NDArray[np.float64], bottom: NDArray[np.float64], confidence: f
 
 
 def draws_for(n: int, confidence: float) -> int:
-    """Give how often to draw ``n`` values: enough beyond the bounds, and no more than a second has time for."""
+    """Give how often to draw ``n`` values: enough beyond the bounds, and no more than a second has time for.
+
+    0 where a confidence this high would need so many draws that there are no bounds.
+    """
     beyond = math.ceil(2 * _DRAWS_BEYOND / (1 - confidence) - 1e-6)  # 1000, not 1001, at 0.95
+    if beyond > _MOST_DRAWS:
+        return 0
     return max(beyond, min(max(BOOTSTRAP_DRAWS, 4 * beyond), _DRAWN_VALUES // n))
 
 
@@ -354,6 +365,8 @@ def _bootstrap(
     from scipy.stats import bootstrap  # noqa: PLC0415  # half a second more
 
     draws = draws_for(len(top), confidence)
+    if not draws:
+        return -math.inf, math.inf, NO_BOUNDS
     for method in ("BCa", "percentile") if bca else ("percentile",):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a degenerate BCa warns and gives nan; the percentile then stands in

@@ -89,6 +89,8 @@ def _by_draws(
 
     source, k = np.random.default_rng(seed), len(values)
     draws, batch = draws_for(k, confidence), max(1, BATCH_VALUES // k)
+    if not draws:
+        return support
     lows, highs = [], []
     for start in range(0, draws, batch):
         rows = min(batch, draws - start)

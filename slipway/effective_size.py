@@ -58,5 +58,5 @@ def effective_groups(count: int, *, confidence: float) -> float:
 
     if count < 2:  # one group has no variance
         raise ValueError(f"a design effect needs at least two groups, got {count}")
-    upper = 0.5 + confidence / 2
-    return count * float(ndtri(upper) / stdtrit(count - 1, upper)) ** 2
+    tail = (1 - confidence) / 2
+    return count * float(ndtri(tail) / stdtrit(count - 1, tail)) ** 2

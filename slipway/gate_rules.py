@@ -28,6 +28,7 @@ __all__ = [
     "undecided",
 ]
 
+_ALMOST_SURE = math.nextafter(1.0, 0.0)
 DOLLARS = " USD"
 MILLISECONDS = " ms"
 
@@ -83,7 +84,7 @@ def confidence_of(gate: Gate, attempt: int = 1) -> float:
 
     An interval errs on the promoting side at most half of 1 - confidence. Attempt k halves what attempt k - 1 had, so
     that the sum over any number of attempts stays below 1 - confidence. A sequential gate has two ways to promote, the
-    bound on the way and the analysis at the end, and gives each half.
+    bound on the way and the analysis at the end, and gives each half. However many attempts, it is less than 1.
 
     Raises:
         ValueError: An attempt below 1.
@@ -91,7 +92,7 @@ def confidence_of(gate: Gate, attempt: int = 1) -> float:
     if attempt < 1:
         raise ValueError(f"attempts are counted from 1, got {attempt}")
     halvings = attempt - 1 + (gate.early_stop is EarlyStop.SEQUENTIAL)
-    return gate.confidence if halvings == 0 else 1 - (1 - gate.confidence) / 2**halvings
+    return gate.confidence if halvings == 0 else min(1 - (1 - gate.confidence) * 0.5**halvings, _ALMOST_SURE)
 
 
 def undecided(rule: str, reason: str, *, n: int = 0) -> RuleOutcome:

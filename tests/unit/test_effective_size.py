@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from scipy.stats import norm, t
 
 from slipway.bounded_mean import bounded_mean
-from slipway.effective_size import effective_size
+from slipway.effective_size import effective_groups, effective_size
 
 
 def price(groups, confidence=0.95):
@@ -47,6 +48,10 @@ def test_a_group_that_holds_half_of_the_cases_is_half_of_the_evidence():
     groups = [group for group, size in enumerate(sizes) for _ in range(size)]
     values = [float(group % 10 > 0) for group in groups]
     assert effective_size(values, groups, confidence=0.95) == pytest.approx(156**2 / (78**2 + 39 * 4) * price(40))
+
+
+def test_hardly_any_group_counts_where_next_to_nothing_may_go_wrong():
+    assert 0 < effective_groups(12, confidence=math.nextafter(1, 0)) < 0.2
 
 
 @pytest.mark.parametrize("groups", [["a"] * 4, ["a", "b"]])

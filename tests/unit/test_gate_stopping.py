@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -283,6 +284,36 @@ def test_every_attempt_halves_the_error_so_that_all_together_stay_within_the_bud
     assert math.fsum(errors) <= 0.05 + 1e-12
     sequential = gate(confidence=0.95, early_stop="sequential")
     assert confidence_of(sequential, 3) == confidence_of(rules, 4)
+
+
+RULES_OF_EVERY_KIND = gate(
+    require=[
+        {"metric": "score", "at_least": 0.1},
+        {"metric": "latency_ms.p50", "at_most": 1e6},
+        {"metric": "latency_ms.mean", "at_most": 1e6},
+    ],
+    against={
+        "champion": {"metric": "score", "margin": 0.9},
+        "latency": {"of": "champion", "ratio_at_most": 100},
+        "cost": {"of": "champion", "ratio_at_most": 100},
+    },
+    early_stop="sequential",
+)
+
+
+@pytest.mark.parametrize("attempt", [10, 60, 1100, 10**6])
+def test_so_many_attempts_end_soon_and_promote_nothing(attempt):
+    """Draws would double with each: the tenth takes half a million, the twentieth would take hours."""
+    source = random.Random(1)
+    graded = [
+        line.but(score=source.random(), latency_ms=source.uniform(1, 9), cost_usd=source.uniform(1, 9))
+        for arm in ("candidate", "champion")
+        for line in lines(arm, [1] * 100)
+    ]
+    verdict = decide(graded, RULES_OF_EVERY_KIND, attempt=attempt)
+    assert verdict.verdict is Decision.INCONCLUSIVE
+    assert {rule.outcome for rule in verdict.rules if "p50" not in rule.rule} == {Outcome.INCONCLUSIVE}
+    assert verdict.confidence < 1
 
 
 @pytest.mark.parametrize(("attempt", "decision"), [(1, "promote"), (2, "inconclusive")])
