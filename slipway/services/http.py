@@ -52,7 +52,6 @@ __all__ = [
     "make_client",
     "parse_address",
     "repeated",
-    "request_json",
     "within",
 ]
 
@@ -408,28 +407,6 @@ async def repeated(
 
 def _whole(client: httpx.AsyncClient, url: str) -> str:
     return url if url.startswith(("http://", "https://")) else f"{str(client.base_url).rstrip('/')}/{url.lstrip('/')}"
-
-
-async def request_json(
-    client: httpx.AsyncClient,
-    method: str,
-    url: str,
-    *,
-    service: Service,
-    idempotent: bool,
-    retry: RetryPolicy | None = None,
-    json: object = None,
-    params: Mapping[str, str] | None = None,
-) -> object:
-    """Call, and read the reply as JSON; an empty 204 is an empty object.
-
-    Raises:
-        ServiceError: As ``call``; ProtocolError also when the reply is not JSON.
-    """
-    response = await call(
-        client, method, url, service=service, idempotent=idempotent, retry=retry, json=json, params=params
-    )
-    return json_body(response, service)
 
 
 def json_body(response: httpx.Response, service: Service) -> object:

@@ -19,11 +19,10 @@ from slipway.redaction import scrub, scrub_text, secrets_from_environment
 from slipway.services.ledger_engine import default_url, ledger_errors, make_engine, migrate, writing
 from slipway.services.ledger_rows import finite, mappings
 
-__all__ = ["LedgerTables", "utc_now"]
+__all__ = ["LedgerTables"]
 
 
-def utc_now() -> datetime:
-    """Tell the time, aware, in UTC."""
+def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
@@ -34,7 +33,7 @@ class LedgerTables:
         self,
         url: str | None = None,
         *,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] = _utc_now,
         secrets: Collection[str] | None = None,
     ) -> None:
         self._engine = make_engine(url or default_url())

@@ -32,8 +32,8 @@ from slipway.services.http import (
     Timeouts,
     call,
     download,
+    json_body,
     make_client,
-    request_json,
 )
 from slipway.services.http_errors import bare_url, retry_after_seconds, translate, translated
 
@@ -53,9 +53,10 @@ async def client(server):
 
 
 async def ask(client, waits, method="GET", *, idempotent=True, **options):
-    return await request_json(
+    response = await call(
         client, method, "/thing", service=SERVICE, idempotent=idempotent, retry=waits.policy, **options
     )
+    return json_body(response, SERVICE)
 
 
 async def test_a_reply_comes_back_as_json_and_the_token_goes_out(server, client, reply, waits):
@@ -138,7 +139,7 @@ async def test_total_seconds_bound_the_attempts(server, client, reply):
         fraction=lambda: 0.999999,
     )
     with pytest.raises(UnavailableError):
-        await request_json(client, "GET", "/thing", service=SERVICE, idempotent=True, retry=policy)
+        await call(client, "GET", "/thing", service=SERVICE, idempotent=True, retry=policy)
     assert len(server.seen) == 3
 
 
