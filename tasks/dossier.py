@@ -180,7 +180,7 @@ class Dossier:
             strictness = ["--attempt", str(attempt)] if attempt > 1 else []
             strictness += ["--first-release"] if self.champion is None else []
             commands.append(shlex.join(["slipway", "gate", str(self.results), "--gate", gate, *strictness]))
-            masking = ["--target", target] if plan.target.redact else []
+            masking = ["--target", target] if plan.target.redact or plan.target.judge else []
             commands.append(
                 shlex.join(
                     ["slipway", "report", str(self.results), "--suite", suite, "--gate", gate, *masking, *strictness]

@@ -50,7 +50,8 @@ def report(
         gate: Name or path of a gate file, for the verdict.
         attempt: Which attempt of this candidate on this suite it is, from 1.
         first_release: There is no champion yet; as for `slipway gate`.
-        target: Name or path of a target file, whose `redact` patterns mask the prompts.
+        target: Name or path of a target file, for its judge, where the suite names none, and its `redact` patterns,
+            which mask the prompts.
         out: Where to write the report.
         as_json: Print one JSON document on stdout.
     """
@@ -59,11 +60,15 @@ def report(
         found = _of_release(results)
         return _tell(found, as_json=as_json)
     require_writable(out)
-    redactor = Redactor(load_target(find_config(ConfigKind.TARGET, target)).redact if target else ())
+    where = load_target(find_config(ConfigKind.TARGET, target)) if target else None
+    redactor = Redactor(where.redact if where else ())
     rules = load_gate(find_config(ConfigKind.GATE, gate)) if gate else None
     lines = read_results(path)
     verdict = decide(lines, rules, attempt=attempt, has_champion=False if first_release else None) if rules else None
-    loaded = load_suite(find_config(ConfigKind.SUITE, suite), need_prompts=False, mask=redactor) if suite else None
+    loaded = None
+    if suite:
+        judge = where.judge if where else None
+        loaded = load_suite(find_config(ConfigKind.SUITE, suite), judge=judge, need_prompts=False, mask=redactor)
     known = data_of_results(
         lines,
         name=path.name,

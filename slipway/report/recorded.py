@@ -44,10 +44,19 @@ def data_of_results(
         results=results,
         prompts={case.id: case.prompt for case in suite.cases} if suite else {},
         notes=suite.notes if suite else (),
-        gaps=tuple(
-            CheckGap(where=gap.where, type=gap.type, reason=gap.reason, cases=gap.cases)
-            for gap in (suite.unsupported if suite else ())
-        ),
+        gaps=_gaps(results, suite) if suite else (),
         references=references or {},
         reproduce=reproduce,
+    )
+
+
+def _gaps(results: Sequence[CaseResult], suite: Suite) -> tuple[CheckGap, ...]:
+    """List what the suite cannot have applied, but for what the results show to have been, as by a target's judge."""
+    checks = [check for line in results for check in line.checks]
+    applied = {check.type for check in checks if check.passed is not None}
+    applied -= {check.type for check in checks if check.passed is None}
+    return tuple(
+        CheckGap(where=gap.where, type=gap.type, reason=gap.reason, cases=gap.cases)
+        for gap in suite.unsupported
+        if gap.type not in applied
     )

@@ -67,6 +67,19 @@ def test_patterns_of_the_target_mask_prompts(recorded):
     assert "4111" not in text
 
 
+@pytest.mark.parametrize("options", [(), ("--target", "judged.yaml")])
+def test_checks_that_a_targets_judge_applied_are_no_gaps(recorded, options):
+    """The suite alone cannot have them applied; the results say that they were."""
+    rubric = "assert: [{type: llm-rubric, value: polite}, {type: python, value: 'print(1)'}]"
+    recorded.write("suite.yaml", SUITE.replace("assert: [{type: python, value: 'print(1)'}]", rubric))
+    recorded.write("judged.yaml", TARGET + "judge: {model: m, url: 'http://127.0.0.1:9/v1'}\n")
+    results = (recorded.directory / "results.jsonl").read_text()
+    recorded.write("results.jsonl", results.replace('"type": "equals"', '"type": "llm-rubric"'))
+    text = page(recorded, "--suite", "suite.yaml", *options)
+    assert "it runs a program in Python" in text
+    assert "a model must judge it" not in text
+
+
 def test_secrets_of_the_environment_are_masked(recorded, monkeypatch):
     monkeypatch.setitem(recorded.environment, "HF_TOKEN", "candidate-token")
     monkeypatch.setenv("HF_TOKEN", "candidate-token")
