@@ -205,3 +205,32 @@ async def test_a_smaller_window_takes_slots_back():
     limiter.leave()
     limiter.leave()
     assert not limiter.must_yield
+
+
+def test_answers_to_what_was_sent_before_a_refusal_do_not_grow_the_window():
+    """They were served by the window that was too large, and tell nothing of the halved one."""
+    window = Window(64)
+    *earlier, last = [window.sent(0.0) for _ in range(64)]
+    window.refused(last, 0.1)
+    for ticket in earlier:
+        window.answered(ticket, 0.2, in_flight=63)
+    assert window.limit == 32
+    later = [window.sent(0.2) for _ in range(32)]
+    for ticket in later:
+        window.answered(ticket, 0.3, in_flight=32)
+    assert window.limit > 32
+
+
+async def test_a_window_that_grows_lets_one_who_waits_in_at_once():
+    """Before anybody else gives a slot back: else what was gained is used one answer late."""
+    limiter = Limiter(4, Patience(clock=lambda: 0.0))
+    limiter.refused(limiter.sent(0.0), 0.0)
+    for _ in range(2):
+        await limiter.enter()
+    waiting = asyncio.create_task(limiter.enter())
+    for number in range(1, 100):
+        limiter.answered(limiter.sent(float(number)), number + 0.5)
+        await asyncio.sleep(0)
+        assert waiting.done() is (limiter.limit > 2)
+    await waiting
+    assert (limiter.limit, limiter.in_flight) == (3, 3)
