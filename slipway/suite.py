@@ -7,7 +7,8 @@ because a check that silently does not run is a gate that silently stands open.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from slipway.suite_paths import SuiteFiles
 from slipway.suite_references import dereference
 from slipway.suite_sources import Place, SourceFinder
 from slipway.suite_tests import Test, TestReader
+from slipway.wordnet import find_wordnet
 from slipway.yaml_files import YamlDocument, read_document, validate
 
 __all__ = ["Case", "GenerationSettings", "Message", "Prompt", "Suite", "UnsupportedAssertion", "load_suite"]
@@ -32,6 +34,7 @@ def load_suite(
     need_prompts: bool = True,
     judge: JudgeSettings | None = None,
     mask: Callable[[str], str] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Suite:
     """Read and expand a suite file, or a bare list of tests.
 
@@ -40,6 +43,7 @@ def load_suite(
         need_prompts: Refuse cases without a prompt; recorded outputs can be graded without one.
         judge: Who judges answers where the suite does not say.
         mask: Applied to the cases' ids, which are written down with every result.
+        environ: Says where WordNet is, for ``meteor``; nothing of it gets into the suite.
 
     Raises:
         ConfigFileError: The first thing that is wrong, with file, line, key and what to write.
@@ -54,7 +58,9 @@ def load_suite(
     judge = entry.judge or judge
     finder = SourceFinder(written, files)
     reader = TestReader(files, finder)
-    builder = CaseBuilder(read_prompts(document, entry.prompts, files), CheckFiller(judge), files)
+    wordnet = find_wordnet(environ)
+    filler = CheckFiller(judge, None if wordnet is None else wordnet.synonyms)
+    builder = CaseBuilder(read_prompts(document, entry.prompts, files), filler, files)
     top = Place(document=document, at=())
     default = Test(place=top)
     if entry.default_test is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from slipway.checks import Check, UnknownTypeError, example, prepare
+from slipway.checks import Check, Synonyms, UnknownTypeError, example, prepare
 from slipway.javascript import Script
 from slipway.judge_settings import JudgeSettings
 from slipway.results import ASSERT_SET
@@ -50,8 +50,9 @@ class CheckTemplate:
 class CheckFiller:
     """Makes checks of templates; what no variable changes is made and verified once."""
 
-    def __init__(self, judge: JudgeSettings | None) -> None:
+    def __init__(self, judge: JudgeSettings | None, synonyms: Synonyms | None) -> None:
         self._judge = judge
+        self._synonyms = synonyms
         self._made: dict[tuple[CheckTemplate, str, str], Check] = {}
 
     def fill(
@@ -81,7 +82,8 @@ class CheckFiller:
         for inner in template.inner:  # so that an error names the assertion, not the set around it
             self.fill(inner, variables, rubric=rubric, factuality=factuality, unsupported=unsupported)
         try:
-            check = prepare(_filled(template, variables, rubric, factuality, unsupported), judge=self._judge)
+            filled = _filled(template, variables, rubric, factuality, unsupported)
+            check = prepare(filled, judge=self._judge, synonyms=self._synonyms)
         except UnknownTypeError as error:
             raise template.place.error(sentence(error), error.fix) from None
         except ValueError as error:

@@ -37,6 +37,7 @@ _EXAMPLES = {
     "latency": "threshold: 800",
     "levenshtein": "value: Paris, threshold: 2",
     "llm-rubric": "value: Is polite and names a city",
+    "meteor": "value: the expected text",
     "model-graded-closedqa": "value: Names the capital of France",
     "model-graded-factuality": "value: Paris is the capital of France",
     "perplexity": "threshold: 5",

@@ -16,7 +16,7 @@ from slipway.checks.registry import Check, Graded, Subject, kind
 from slipway.checks.values import scored, threshold_or, words
 from slipway.validation_errors import describe
 
-__all__ = ["bleu", "gleu", "rouge_1"]
+__all__ = ["bleu", "gleu", "references", "rouge_1"]
 
 LONGEST = 4
 """N-grams of 1 to 4 words count."""
@@ -96,7 +96,12 @@ def _reference(check: Check) -> Check:
     return check
 
 
-def _references(check: Check) -> Check:
+def references(check: Check) -> Check:
+    """Require one text or several, when the suite is loaded; the value becomes a tuple.
+
+    Raises:
+        ValueError: It is something else, or one is blank; or the threshold is no number.
+    """
     values = check.value if isinstance(check.value, list) else [check.value]
     if not values or not all(isinstance(value, str) and value.strip() for value in values):
         raise ValueError(f"{check.type} needs a text, or a list of texts, as its value; found {describe(check.value)}")
@@ -109,12 +114,12 @@ def _rouge_n(check: Check, subject: Subject) -> Graded:
     return scored(check, rouge_1(subject.output, str(check.value)), threshold_or(check, ROUGE_THRESHOLD), "ROUGE-1")
 
 
-@kind("bleu", prepare=_references, has_threshold=True)
+@kind("bleu", prepare=references, has_threshold=True)
 def _bleu(check: Check, subject: Subject) -> Graded:
     return scored(check, bleu(subject.output, _texts(check)), threshold_or(check, BLEU_THRESHOLD), "BLEU")
 
 
-@kind("gleu", prepare=_references, has_threshold=True)
+@kind("gleu", prepare=references, has_threshold=True)
 def _gleu(check: Check, subject: Subject) -> Graded:
     return scored(check, gleu(subject.output, _texts(check)), threshold_or(check, BLEU_THRESHOLD), "GLEU")
 

@@ -6,7 +6,7 @@ of it. Knows no type itself, and nothing of suites, scores of cases or records.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -24,6 +24,7 @@ __all__ = [
     "InapplicableCheckError",
     "Judge",
     "Subject",
+    "Synonyms",
     "UnknownTypeError",
     "assess",
     "assess_judged",
@@ -39,6 +40,11 @@ __all__ = [
 
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 _NO_NUMBERS: Final[Mapping[str, float]] = MappingProxyType({})
+
+
+_NO_SYNONYMS: Final = (
+    "it needs WordNet's synonyms: install Debian's `wordnet-base`, or set WNSEARCHDIR to the directory of its files"
+)
 
 
 class InapplicableCheckError(Exception):
@@ -175,6 +181,10 @@ class Judge(Protocol):
 
 Prepare = Callable[[Check], Check]
 """Verify and normalise a check when the suite is loaded; raises ValueError saying what to write."""
+Synonyms = Callable[[str], Collection[str]]
+"""Give the synonyms of a word, in lower case."""
+LookUp = Callable[[Check, Synonyms], Check]
+"""Put the synonyms that a verified check needs into its value."""
 Assess = Callable[[Check, Subject], Graded]
 """Apply a prepared check. Raises InapplicableCheckError."""
 AssessJudged = Callable[[Check, Subject, Judge], Awaitable[Graded]]
@@ -189,13 +199,19 @@ class _Kind:
     needs: Literal["chat", "embeddings", "both"] | None = None
     has_threshold: bool = False
     ignores_not: bool = False
+    look_up: LookUp | None = None
 
 
 _KINDS: dict[str, _Kind] = {}
 
 
 def kind(
-    name: str, prepare: Prepare, *, has_threshold: bool = False, ignores_not: bool = False
+    name: str,
+    prepare: Prepare,
+    *,
+    has_threshold: bool = False,
+    ignores_not: bool = False,
+    look_up: LookUp | None = None,
 ) -> Callable[[Assess], Assess]:
     """Register the decorated function as the check type ``name`` and ``not-name``.
 
@@ -204,10 +220,13 @@ def kind(
         prepare: Verifies the check and brings its value into the form that the function takes.
         has_threshold: The function looks at the threshold; for other types one that is written is remarked on.
         ignores_not: The function takes ``not-name`` for ``name``, as promptfoo does; remarked on as well.
+        look_up: For types that need synonyms: puts them into the verified check.
     """
 
     def register(assess: Assess) -> Assess:
-        _KINDS[name] = _Kind(prepare, assess=assess, has_threshold=has_threshold, ignores_not=ignores_not)
+        _KINDS[name] = _Kind(
+            prepare, assess=assess, has_threshold=has_threshold, ignores_not=ignores_not, look_up=look_up
+        )
         return assess
 
     return register
@@ -246,12 +265,13 @@ def known_types() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*supported_types(), *unsupported_types())))
 
 
-def prepare(check: Check, *, judge: JudgeSettings | None = None) -> Check:
+def prepare(check: Check, *, judge: JudgeSettings | None = None, synonyms: Synonyms | None = None) -> Check:
     """Verify a check before any output is seen.
 
     Args:
         check: With its templates rendered; where ``unsupported`` is set already, only its type is verified.
         judge: Which model would judge; None where nobody would.
+        synonyms: Looks words up; None where no dictionary is at hand.
 
     Returns:
         The check in the form that ``assess`` takes; with ``unsupported`` set where the type is promptfoo's but cannot
@@ -261,7 +281,7 @@ def prepare(check: Check, *, judge: JudgeSettings | None = None) -> Check:
         ValueError: Unknown type, or a value or threshold that the type cannot use; says what to write.
     """
     if check.base_type == ASSERT_SET:
-        return _prepare_set(check, judge)
+        return _prepare_set(check, judge, synonyms)
     found = _KINDS.get(check.base_type)
     if check.unsupported and (found is not None or reason_unsupported(check.base_type)):
         return check  # known already, as where its value is a program
@@ -271,6 +291,10 @@ def prepare(check: Check, *, judge: JudgeSettings | None = None) -> Check:
             raise UnknownTypeError(check.type)
         return replace(check, unsupported=reason)
     prepared = found.prepare(check)
+    if found.look_up is not None:
+        if synonyms is None:
+            return replace(prepared, unsupported=_NO_SYNONYMS)
+        prepared = found.look_up(prepared, synonyms)
     reason = prepared.unsupported or _lacking(found, judge) or (unmet_need(check.transform) if check.transform else "")
     return replace(prepared, unsupported=reason)
 
@@ -318,14 +342,14 @@ async def assess_judged(check: Check, subject: Subject, judge: Judge) -> Graded:
     return assess(check, subject) if function is None else await function(check, subject, judge)
 
 
-def _prepare_set(check: Check, judge: JudgeSettings | None) -> Check:
+def _prepare_set(check: Check, judge: JudgeSettings | None, synonyms: Synonyms | None) -> Check:
     if check.is_negated:
         raise ValueError("an assert-set cannot be negated; write not- before the types inside it")
     if not check.checks:
         raise ValueError("an assert-set needs `assert:` with at least one assertion")
     if any(inner.base_type == ASSERT_SET for inner in check.checks):
         raise ValueError("an assert-set cannot hold another one; write the inner assertions beside the others")
-    return replace(check, checks=tuple(prepare(inner, judge=judge) for inner in check.checks))
+    return replace(check, checks=tuple(prepare(inner, judge=judge, synonyms=synonyms) for inner in check.checks))
 
 
 def _lacking(found: _Kind, judge: JudgeSettings | None) -> str:

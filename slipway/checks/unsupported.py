@@ -13,7 +13,6 @@ _REASONS = {
     "python": _PROGRAM.format("Python"),
     "ruby": _PROGRAM.format("Ruby"),
     "webhook": "it sends outputs to an address that the suite names; rewrite it as `javascript`",
-    "meteor": "it needs WordNet's synonyms; use rouge-n, bleu or `similar`",
     "human": "a person must judge it",
     "classifier": _SERVICE,
     "moderation": _SERVICE,

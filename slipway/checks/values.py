@@ -12,6 +12,7 @@ from slipway.templates import number_text
 from slipway.validation_errors import describe
 
 __all__ = [
+    "SPACE",
     "answer",
     "any_value",
     "javascript_text",
@@ -31,7 +32,7 @@ _SPACES = (
     "\u3000\ufeff"
 )
 """What JavaScript takes for space; Python knows no byte order mark there, and knows five control characters."""
-_SPACE = re.compile(f"[{_SPACES}]+")
+SPACE = re.compile(f"[{_SPACES}]+")
 
 
 def text_value(check: Check) -> Check:
@@ -99,7 +100,7 @@ def trimmed(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Split at JavaScript's spaces; none of the words is empty."""
-    return [word for word in _SPACE.split(text) if word]
+    return [word for word in SPACE.split(text) if word]
 
 
 def parse_json(text: str) -> object:

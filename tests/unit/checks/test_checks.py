@@ -206,4 +206,5 @@ def test_examples_shown_for_a_refused_check_are_right(kind):
     assert written.pop("type") == kind
     inner = tuple(Check(**entry) for entry in written.pop("assert", ()))
     settings = JudgeSettings(model="m", embeddings_model="e")
-    assert not prepare(Check(type=kind, checks=inner, **written), judge=settings).unsupported
+    check = Check(type=kind, checks=inner, **written)
+    assert not prepare(check, judge=settings, synonyms=lambda _: ()).unsupported

@@ -118,7 +118,7 @@ def test_set_that_cannot_be_meant_is_refused(check, says):
 @pytest.mark.parametrize(
     "name",
     [
-        "python", "ruby", "webhook", "moderation", "classifier", "pi", "guardrails", "meteor", "select-best",
+        "python", "ruby", "webhook", "moderation", "classifier", "pi", "guardrails", "select-best",
         "max-score", "trajectory:tool-used", "trajectory:something-new", "promptfoo:redteam:pii", "human", "skill-used",
         "search-rubric", "is-valid-function-call",
     ],
@@ -241,8 +241,8 @@ def test_types_are_pinned():
         "assert-set", "bleu", "contains", "contains-all", "contains-any", "contains-html", "contains-json",
         "contains-sql", "contains-xml", "cost", "equals", "finish-reason", "gleu", "icontains", "icontains-all",
         "icontains-any", "is-html", "is-json", "is-refusal", "is-sql", "is-valid-openai-tools-call", "is-xml",
-        "javascript", "latency", "levenshtein", "perplexity", "perplexity-score", "regex", "rouge-n", "starts-with",
-        "tool-call-f1", "word-count",
+        "javascript", "latency", "levenshtein", "meteor", "perplexity", "perplexity-score", "regex", "rouge-n",
+        "starts-with", "tool-call-f1", "word-count",
     }  # fmt: skip
 
 
