@@ -102,6 +102,7 @@ class Window:
         self._sent_after_halving = 0
         self._round_from = 0
         self._answers = 0
+        self._has_answered = True
         self._began: float | None = None
         self._was_full = False
 
@@ -123,6 +124,7 @@ class Window:
         if ticket < self._round_from:  # sent before the window was what is measured now
             self._began = now
             return
+        self._has_answered = True
         self._answers += 1
         self._was_full = self._was_full or in_flight >= self.limit
         if self._answers >= max(self.limit, STEADY_ANSWERS):
@@ -133,7 +135,10 @@ class Window:
         if ticket <= self._sent_after_halving:
             return
         self._sent_after_halving = self._tickets
-        self._ceiling = max(1, int(self.limit * CEILING_SHARE))
+        # A server that answers nothing refuses whatever it is sent: that says nothing of how much it takes.
+        if self._has_answered:
+            self._ceiling = max(1, int(self.limit * CEILING_SHARE))
+            self._has_answered = False
         self.limit = max(1, self.limit // 2)
         self._smaller = self._larger = None
         self._rounds_left = 0  # what the server takes is known better now

@@ -132,6 +132,17 @@ def test_a_server_that_recovers_is_used_again():
     assert window.limit >= 48
 
 
+def test_a_server_that_refused_everything_for_a_while_is_soon_used_again():
+    """As while it restarts: it takes no less than before, and a suite of usual length must not be asked one by one."""
+    window = Window(64)
+    for _ in range(6):
+        window.refused(window.sent(0.0), 0.0)
+    assert window.limit == 1
+    seconds, limits, _ = Server(constant(0.01)).run(window, 300)
+    assert limits[-1] >= 48
+    assert seconds <= 300 * 0.01 / 3
+
+
 def test_answers_say_nothing_while_nobody_wanted_more():
     """A suite's last answers come one by one: that is no drop of throughput."""
     window = Window(64)
