@@ -167,7 +167,7 @@ def cells() -> Iterator[tuple[str, list[Cell]]]:
 
 def simulate(cell: Cell, gates: int, seed: int) -> Tally:
     """Evaluate ``gates`` candidates."""
-    keep_what_repeats(is_grouped=cell.is_grouped)
+    keep_what_repeats()
     random = np.random.default_rng([SEED, seed])
     outcomes, spent = Counter[Decision](), 0.0
     for _ in range(gates):
@@ -183,7 +183,7 @@ def simulate(cell: Cell, gates: int, seed: int) -> Tally:
     return Tally(cell=cell, gates=gates, promoted=promoted, held=held, spent=spent / gates)
 
 
-def keep_what_repeats(*, is_grouped: bool) -> None:
+def keep_what_repeats() -> None:
     """Compute what depends on counts alone once for each count, and leave out what only fills the reasons.
 
     A comparison of single cases is decided by the exact test at its limit, and the bounds are then put on its side of
@@ -192,10 +192,7 @@ def keep_what_repeats(*, is_grouped: bool) -> None:
     """
     early_stop.decide = decide_once
     gate_comparisons.further_pairs = lambda *_, **__: None
-    paired_rates._lower = EXACT_BOUND if is_grouped else lambda *_: -1.0  # noqa: SLF001  # see above
-
-
-EXACT_BOUND = paired_rates._lower  # noqa: SLF001  # to put it back
+    paired_rates._lower = lambda *_: -1.0  # noqa: SLF001  # see above
 
 
 def draw(cell: Cell, random: np.random.Generator) -> list[int]:
