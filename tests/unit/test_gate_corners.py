@@ -255,3 +255,22 @@ def test_a_rule_on_every_case_tells_the_share_and_its_exact_bounds(bound, good):
         assert rule.low <= estimate <= rule.high
         assert rule.high - rule.low == pytest.approx(0.0596 if not exceptions else 0.2314, abs=0.001)
         assert ("up to 4.9%" in rule.reason) is (not exceptions)
+
+
+@pytest.mark.parametrize(
+    ("results", "is_obstructed"),
+    [
+        ([], True),
+        (lines("base", [1] * 60), True),
+        (lines("candidate", [1] * 29), True),
+        (lines("candidate", [1] * 30), False),
+        (lines("candidate", [0] * 60), False),
+    ],
+    ids=["nothing", "no candidate", "too few", "open", "failed"],
+)
+def test_evidence_that_could_not_carry_a_decision_is_told_apart_from_a_decision(results, is_obstructed):
+    """Such a verdict spends no attempt."""
+    verdict = decide(results, gate(min_cases=30, **FLOOR), attempt=2)
+    assert verdict.is_obstructed is is_obstructed
+    if verdict.verdict is Decision.INCONCLUSIVE:
+        assert verdict.decided_by is DecidedBy.ANALYSIS
