@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from slipway.bootstrap import normal_mean
 from slipway.bounded_mean import bounded_mean
 from slipway.effective_size import effective_size
 from slipway.gate_requirements import mean_interval
@@ -45,12 +46,21 @@ def test_groups_of_very_unequal_size_are_not_trusted(copies):
     assert above <= 5
 
 
-def test_many_values_take_moments_that_agree_with_the_draws():
+def test_many_values_are_drawn_in_bins_that_tell_the_same():
     source = random.Random(9)
     values = [source.betavariate(4, 1) for _ in range(1001)]
     fewer, many = (bounded_mean(some, confidence=0.95, support=(0, 1)) for some in (values[:-1], values))
     width = fewer.high - fewer.low
     assert (many.low, many.high) == pytest.approx((fewer.low, fewer.high), abs=0.03 * width)
+
+
+def test_bins_of_ties_keep_their_weight():
+    source = random.Random(3)
+    values = [1.0] * 9000 + [source.random() for _ in range(1001)]
+    interval = bounded_mean(values, confidence=0.95, support=(0, 1))
+    normal = normal_mean(values, confidence=0.95)
+    width = normal.high - normal.low
+    assert (interval.low, interval.high) == pytest.approx((normal.low, normal.high), abs=0.05 * width)
 
 
 def test_equal_values_and_hardly_differing_ones_tell_the_same():
