@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -19,7 +18,6 @@ __all__: list[str] = []
 
 DEFAULT_DISTANCE = 5
 """Of ``levenshtein``, where no threshold is written."""
-_LAST_OF_ONE_UNIT = "\uffff"
 _FIELD = re.compile(r'"((?:\\["\\]|""|[^"])*+)"|[^,"][^,]*')
 _DOUBLED = re.compile(r'\\(["\\])|""')
 _SEPARATOR = re.compile(r"[\s,\ufeff]*")
@@ -185,7 +183,7 @@ def _word_count(check: Check, subject: Subject) -> Graded:
 
 def _units(*texts: str) -> Sequence[Sequence[Hashable]]:
     """Give texts in the units that JavaScript counts, of which an emoji has two."""
-    if max(itertools.chain(*texts), default="") <= _LAST_OF_ONE_UNIT:
+    if all(map(str.isascii, texts)):
         return texts
     return [array("H", text.encode("utf-16-le", "surrogatepass")) for text in texts]
 
