@@ -32,7 +32,7 @@ from slipway.progress import Kind, ProgressEvent, emit
 from slipway.release import Step
 from slipway.results import Arm, CaseResult
 from slipway.results_io import encode_result, write_results
-from slipway.scoreboard import Scoreboard
+from slipway.scoreboard import Scoreboard, Standing
 from slipway.services.answer_store import Answerer, AnswerStore
 from slipway.services.asking import make_ask
 from slipway.services.backends import ServingDeployment
@@ -261,7 +261,7 @@ class _Reporter:
         self._limiter = limiter
         self._began = time.monotonic()
         self._next = 0.0
-        scoreboard.describe()  # loads scipy, which takes longer than an answer, before the first is waited for
+        Standing(answered=1).describe()  # loads scipy, which takes longer than an answer, before any is waited for
 
     def report(self, *, at_once: bool = False) -> None:
         now = time.monotonic()

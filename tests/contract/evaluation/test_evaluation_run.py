@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -333,6 +335,29 @@ async def test_what_was_missing_or_asked_for_anew_is_a_new_look(run, stub, files
     assert stub.asked
     again = await run(stopping=later(held))
     assert evidence_digest(again.results) != evidence_digest(held.results), "the newest answers count"
+
+
+LOADED_WITH_THE_FIRST_ANSWER = """
+import sys
+from slipway.concurrency import Limiter
+from slipway.results import Arm, CaseResult
+from slipway.scoreboard import Scoreboard
+from slipway.services.evaluation_run import _Reporter
+board = Scoreboard([Arm.BASE], total=1)
+reporter = _Reporter(board, Limiter(1))
+before = set(sys.modules)
+board.take(CaseResult(case="a", arm=Arm.BASE, passed=True))
+reporter.report()
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_nothing_is_loaded_while_answers_are_waited_for():
+    """It would be in their latency: a third of a second of a free processor, and more of a busy one."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED_WITH_THE_FIRST_ANSWER], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == []
 
 
 async def test_costs_add_up_to_the_price_of_the_time(run, stub, files):
