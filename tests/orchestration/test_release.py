@@ -238,7 +238,7 @@ async def test_person_is_asked_where_the_gate_says_so(run_release, workspace, pr
             assert time.monotonic() < deadline, runs
             await asyncio.sleep(0.1)
         url = f"/flow_runs/{runs[0]['id']}/resume"
-        while True:  # the run is paused a moment before its form is there; and 503 is Prefect's SQLite, locked by others
+        while True:  # the run is paused a moment before its form is there; 503 is Prefect's SQLite, locked by others
             reply = prefect_server.http.post(url, json={"run_input": said})
             if reply.is_success and reply.json()["status"] == "ACCEPT":
                 return
